@@ -1,0 +1,1 @@
+//! The lock service of one machine, in the data directory.

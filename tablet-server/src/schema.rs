@@ -1,0 +1,49 @@
+//! A table as tablets see it: its families, their ids and their GC rules.
+//!
+//! Written by the master into the lock service, read by gateways and tablets.
+//! Family ids are never used twice in a table, so that cells of a dropped family
+//! cannot come back under a new family of the same name.
+
+use std::collections::BTreeMap;
+
+use row_api::admin;
+
+/// A table's number, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(pub u64);
+
+/// A family's number, never used twice in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FamilyId(pub u32);
+
+/// One column family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    /// Its number.
+    pub id: FamilyId,
+    /// Which of its cells are garbage; none is where this is absent.
+    pub gc_rule: Option<admin::GcRule>,
+}
+
+/// A table's schema at one moment. Shared behind an `Arc`, replaced as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableSchema {
+    /// The table's number.
+    pub table_id: TableId,
+    /// Families by name.
+    pub families: BTreeMap<String, Family>,
+    /// The id that the next new family gets.
+    pub next_family_id: FamilyId,
+}
+
+impl TableSchema {
+    /// The family called `name`.
+    pub fn family(&self, name: &str) -> Option<&Family> {
+        self.families.get(name)
+    }
+
+    /// The name of the family `id`, if the table still has it.
+    pub fn family_name(&self, id: FamilyId) -> Option<&str> {
+        self.families.iter().find(|(_, family)| family.id == id).map(|(name, _)| name.as_str())
+    }
+}
