@@ -63,7 +63,8 @@ pub trait FileSystem: Send + Sync + fmt::Debug + 'static {
     /// Removes the empty directory `dir`.
     fn remove_dir(&self, dir: &Path) -> Result<()>;
 
-    /// The names in `dir`, files and directories, in byte order.
+    /// The names in `dir`, files and directories, in byte order, each without
+    /// `dir` before it: `000007.log`.
     fn list(&self, dir: &Path) -> Result<Vec<PathBuf>>;
 
     /// Whether `path` names a file or a directory.
@@ -103,7 +104,8 @@ pub trait File: Send + Sync + fmt::Debug {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;
 
     /// Like [`File::read_exact_at`], if the bytes are in memory; `false`, with
-    /// `buffer` in any state, where a disk would have to be waited for.
+    /// `buffer` in any state, where a disk would have to be waited for, or the
+    /// file system cannot tell.
     fn try_read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool>;
 
     /// Writes all of `slices`, one after the other, from `offset` on.
