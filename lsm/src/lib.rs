@@ -4,11 +4,15 @@
 //! tablet, a wall clock or an async runtime.
 
 pub mod batch;
+mod block_cache;
 pub mod engine;
 pub mod error;
+mod internal_key;
 pub mod iter;
 pub mod options;
+mod range_tombstone;
 pub mod snapshot;
+pub mod sstable;
 pub mod tree;
 
 pub use batch::WriteBatch;

@@ -1,0 +1,72 @@
+//! Decoded blocks in memory, shared by all tables of an engine.
+//!
+//! Only what had to be decompressed lives here: blocks stored raw are slices
+//! of the mapped file, which the system caches. Keyed by (cache file id,
+//! offset); the ids are this cache's own and never come again in a process, so
+//! that nothing has to be invalidated when a table goes: its blocks age out.
+//!
+//! Scan resistance is twofold: moka's TinyLFU admission, and cursors that read
+//! through [`crate::sstable::ReadMode::Scan`] put nothing in.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moka::sync::Cache;
+
+use crate::sstable::block::Block;
+
+/// What an entry takes beside its block's bytes: key, block handle, their `Arc`s, deque nodes and the
+/// hash table's slot, as moka 0.12 lays them out on 64 bits, and the allocator's rounding.
+const ENTRY_OVERHEAD_BYTES: usize = 288;
+
+/// Where a block stands: the table's [`BlockCache::next_file_id`] and the block's offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct BlockKey {
+    pub(crate) file_id: u64,
+    pub(crate) offset: u64,
+}
+
+/// Decoded blocks, bounded in bytes.
+pub(crate) struct BlockCache {
+    blocks: Cache<BlockKey, Block>,
+    next_file_id: AtomicU64,
+}
+
+impl BlockCache {
+    /// A cache that holds `bytes_max` bytes, overhead included.
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        let blocks = Cache::builder()
+            .max_capacity(bytes_max)
+            .weigher(|_: &BlockKey, block: &Block| {
+                u32::try_from(block.bytes() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self { blocks, next_file_id: AtomicU64::new(1) }
+    }
+
+    /// A number for a table that is opened, never given before.
+    pub(crate) fn next_file_id(&self) -> u64 {
+        self.next_file_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The block at `key`, if it is held.
+    pub(crate) fn get(&self, key: BlockKey) -> Option<Block> {
+        self.blocks.get(&key)
+    }
+
+    /// Holds `block` from now on, at the price of others.
+    pub(crate) fn insert(&self, key: BlockKey, block: Block) {
+        self.blocks.insert(key, block);
+    }
+
+    /// Bytes held, overhead included, up to what waits for moka's housekeeping.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.blocks.weighted_size()
+    }
+}
+
+impl fmt::Debug for BlockCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockCache").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
