@@ -1,0 +1,44 @@
+//! A row as reads give it, before it is cut into chunks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// A row with the cells that a read returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// The row's key.
+    pub key: Bytes,
+    /// Its cells, by family name, qualifier, newest first.
+    pub cells: Vec<Cell>,
+}
+
+/// One cell. Cheap to clone: all its parts are shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The family's name.
+    pub family: Arc<str>,
+    /// The column's qualifier.
+    pub qualifier: Bytes,
+    /// The timestamp, µs.
+    pub timestamp_us: i64,
+    /// The content, shared with the engine.
+    pub value: Bytes,
+    /// What a filter called it.
+    pub label: Option<Arc<str>>,
+}
+
+impl Row {
+    /// Bytes the row takes in an answer, roughly.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.cells.iter().map(Cell::bytes).sum::<usize>()
+    }
+}
+
+impl Cell {
+    /// Bytes the cell takes in an answer, roughly: a column's names are counted
+    /// for each of its cells.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.qualifier.len() + self.value.len()
+    }
+}
