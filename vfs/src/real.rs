@@ -11,6 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
+
 use self::file::RealFile;
 use crate::{Access, Error, File, FileLock, FileSystem, Result};
 
@@ -107,8 +109,10 @@ impl FileSystem for RealFileSystem {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
-        let opened = fs::File::open(dir);
-        opened.and_then(|opened| opened.sync_all()).map_err(failed("sync directory", dir))
+        let opened =
+            rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let synced = opened.map_err(io::Error::from).and_then(|dir| fs::File::from(dir).sync_all());
+        synced.map_err(failed("sync directory", dir))
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
