@@ -65,9 +65,6 @@ impl Inode {
         let bytes = slices.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(Errno::FBIG)?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
         let fits = self.grow(end, capacity);
         let kept = usize_of(fits.saturating_sub(offset).min(bytes.len() as u64));
         let mut content = self.content.lock();
