@@ -16,4 +16,6 @@ pub mod telemetry;
 
 pub use door::{Door, DoorError, DoorOptions};
 pub use identity::{Epoch, ServerId};
+pub use lock_service::{EmbeddedLockService, LockError, LockService};
 pub use shutdown::Shutdown;
+pub use telemetry::Telemetry;

@@ -11,6 +11,8 @@ use bytes::Bytes;
 
 use crate::Epoch;
 
+pub use embedded::EmbeddedLockService;
+
 /// A record's version: greater after each change of it, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub u64);
@@ -52,6 +54,21 @@ pub enum LockError {
         /// The lock's name.
         name: String,
     },
+    /// The key or the value breaks a limit of the service; nothing changed.
+    #[error("{key}: {limit}")]
+    Refused {
+        /// The record's key.
+        key: String,
+        /// The limit, as a sentence.
+        limit: &'static str,
+    },
+    /// An earlier change of a file failed halfway, so that what is on disk is
+    /// unknown. Records can be read; nothing changes until the process starts again.
+    #[error("{path} may or may not have changed when its disk failed; no record changes until a restart")]
+    Poisoned {
+        /// The file.
+        path: String,
+    },
     /// A file of the embedded service is damaged.
     #[error("{path} is damaged: {found}")]
     Damaged {
@@ -73,7 +90,8 @@ pub trait LockSession: Send + Sync + std::fmt::Debug {
 
 /// Durable records with compare-and-set, exclusive locks, and epochs.
 ///
-/// Every change is durable when its call returns.
+/// Every change is durable when its call returns. A call whose future is
+/// dropped may still happen, whole.
 #[async_trait]
 pub trait LockService: Send + Sync + std::fmt::Debug + 'static {
     /// The record at `key`.
