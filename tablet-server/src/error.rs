@@ -1,22 +1,70 @@
-//! What can go wrong below the row service, and the status a client gets for it.
+//! What can go wrong with rows and tablets, and the status a client gets for it.
 //!
 //! Requests that are wrong in themselves never come this far: checking them
 //! gives `tonic::Status` at once, with the field that is wrong (`limits`).
 
+use std::io;
+use std::time::Duration;
+
 use bytes::Bytes;
-use tonic::Status;
+use cluster::lock_service::LockError;
+use prost::Message;
+use row_api::rpc;
+use tonic::{Code, Status};
 
 use crate::cell_key::BadCellKey;
+use crate::metadata::BadTabletRow;
+use crate::schema::TabletId;
+use crate::table_record::BadTableRecord;
 
-/// A failed operation on rows.
+/// A failed operation on rows or tablets.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The server does not own the tablet, or the row is not in it: find the
+    /// tablet again. Nothing was logged.
+    #[error("tablet {} is not served here", tablet.0)]
+    NotServed {
+        /// The tablet asked for.
+        tablet: TabletId,
+    },
+    /// METADATA names no tablet for the row.
+    #[error("METADATA names no tablet for the row")]
+    NoTablet,
+    /// The table is gone, or never was.
+    #[error("Table not found: {name}")]
+    NoTable {
+        /// Its full name.
+        name: String,
+    },
+    /// A bound is reached: back off and try again. Nothing was logged.
+    #[error("{what}; try again")]
+    Busy {
+        /// Which bound.
+        what: &'static str,
+    },
     /// The engine failed.
     #[error("the storage engine failed")]
     Storage(#[from] lsm::Error),
     /// The tree holds a key that no cell has.
     #[error("a stored key is damaged")]
     CorruptKey(#[from] BadCellKey),
+    /// A METADATA row describes no tablet.
+    #[error(transparent)]
+    CorruptMetadata(#[from] BadTabletRow),
+    /// A record of the lock service describes no table.
+    #[error(transparent)]
+    CorruptTableRecord(#[from] BadTableRecord),
+    /// A tablet's data is not where it was left: a human must look.
+    #[error("the data of tablet {} is missing from {server}", tablet.0)]
+    DataMissing {
+        /// The tablet.
+        tablet: TabletId,
+        /// The server that should have it.
+        server: String,
+    },
+    /// The lock service failed.
+    #[error("the lock service failed")]
+    Lock(#[from] LockError),
     /// A row has more bytes, after filters, than a read may return.
     #[error("row {:?} has more than {bytes_max} bytes: narrow the read with a filter", .row_key)]
     RowTooLarge {
@@ -48,15 +96,75 @@ pub enum Error {
 /// An operation's outcome.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// How long a client that is turned away should wait.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Storage(lsm::Error::Stalled) => Self::unavailable(error.to_string()),
-            Error::Storage(source) => Self::internal(format!("{error}: {source}")),
+            Error::NotServed { .. } | Error::NoTablet => {
+                retry_later("the row's tablet is not served at the moment; try again")
+            }
+            Error::NoTable { .. } => Self::not_found(error.to_string()),
+            Error::Busy { .. } => retry_later(error.to_string()),
+            Error::Storage(source) => storage_status(source),
+            Error::Lock(source) => {
+                tracing::error!(error = source as &dyn std::error::Error, "the lock service failed");
+                Self::unavailable(format!("{error}: {source}"))
+            }
             Error::CorruptKey(source) => Self::data_loss(format!("{error}: {source}")),
+            Error::CorruptMetadata(_) | Error::CorruptTableRecord(_) | Error::DataMissing { .. } => {
+                tracing::error!(error = &error as &dyn std::error::Error, "damage");
+                Self::data_loss(error.to_string())
+            }
             Error::RowTooLarge { .. } | Error::NotAnInteger { .. } | Error::CellTooLarge { .. } => {
                 Self::failed_precondition(error.to_string())
             }
         }
+    }
+}
+
+fn storage_status(error: &lsm::Error) -> Status {
+    match error {
+        lsm::Error::Stalled => retry_later(error.to_string()),
+        lsm::Error::Poisoned => Status::unavailable(
+            "an earlier write failed on the server's disk; it takes no writes until it is restarted",
+        ),
+        lsm::Error::Io(source) if source.kind() == io::ErrorKind::StorageFull => {
+            Status::resource_exhausted("the server's disk is full")
+        }
+        error => {
+            tracing::error!(error = error as &dyn std::error::Error, "the storage engine failed");
+            Status::internal(format!("the storage engine failed: {error}"))
+        }
+    }
+}
+
+/// UNAVAILABLE, with the delay that official clients heed before they try again.
+pub(crate) fn retry_later(message: impl Into<String>) -> Status {
+    let message = message.into();
+    let nanos = i32::try_from(RETRY_DELAY.as_nanos()).expect("the delay is under a second");
+    let retry = rpc::RetryInfo { retry_delay: Some(prost_types::Duration { seconds: 0, nanos }) };
+    let detail = prost_types::Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+        value: retry.encode_to_vec(),
+    };
+    let code = Code::Unavailable;
+    let details = rpc::Status { code: code.into(), message: message.clone(), details: vec![detail] };
+    Status::with_details(code, message, details.encode_to_vec().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_turned_away_learns_when_to_come_back() {
+        let status = Status::from(Error::Busy { what: "too many requests wait" });
+        assert_eq!(status.code(), Code::Unavailable);
+        let details = rpc::Status::decode(status.details()).unwrap();
+        assert_eq!(details.message, status.message());
+        let retry = rpc::RetryInfo::decode(details.details[0].value.as_slice()).unwrap();
+        assert!(retry.retry_delay.unwrap().nanos > 0);
     }
 }

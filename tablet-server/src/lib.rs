@@ -1,7 +1,11 @@
 //! Tablets, the row service over them, and the gateway that finds them.
 //!
 //! Row semantics first, synchronous and free of any runtime: requests become
-//! checked values, those become batches for `lsm`, and cursors of `lsm` become rows.
+//! checked values, those become batches for `lsm`, and cursors of `lsm` become
+//! rows. Then tables and where their tablets are: [`schema`], [`table_record`],
+//! [`catalog`], [`metadata`]. Then the tablet server, which serves the tablets
+//! that the master has it load ([`control`]) to gateways ([`row_server`]). Last
+//! the [`gateway`], the gRPC service in front of them all.
 
 pub mod schema;
 
@@ -19,4 +23,24 @@ pub mod row;
 pub mod row_scan;
 pub mod row_set;
 
+pub mod catalog;
+pub mod metadata;
+pub mod table_record;
+
+pub mod clock;
+pub mod control;
+mod row_locks;
+pub mod row_server;
+pub mod server;
+pub mod servers;
+mod tablet;
+
+pub mod gateway;
+
 pub mod error;
+
+pub use catalog::Catalog;
+pub use clock::{Clock, system_clock};
+pub use error::{Error, Result};
+pub use server::{TabletServer, TabletServerOptions};
+pub use servers::Servers;

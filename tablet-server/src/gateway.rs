@@ -1,0 +1,58 @@
+//! The gateway: Bigtable's data API over any table, wherever its tablets are.
+//!
+//! Read on in this order:
+//!
+//! - [`locator`]: finds a row's tablet through METADATA and remembers it.
+//! - [`router`]: sends a row's request to its tablet, and again where it was
+//!   refused before the log.
+//! - [`table_scan`]: reads rows over the tablets of a table.
+//! - [`row_batches`]: MutateRows, its entries grouped by tablet.
+//! - [`service`]: the gRPC service: checks requests, then calls the above.
+
+pub mod locator;
+pub mod router;
+pub mod row_batches;
+pub mod service;
+pub mod table_scan;
+
+mod meters;
+
+use row_api::names::TableName;
+use tonic::Status;
+
+use crate::metadata;
+
+pub use locator::Locator;
+pub use router::Router;
+pub use service::RowService;
+
+/// The largest request that is taken, bytes: a 256 MiB row and its frame.
+pub const REQUEST_BYTES_MAX: usize = 257 << 20;
+
+/// Who calls, which decides what of the system instance may be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Anybody who reaches the door: changes nothing of the system instance.
+    Public,
+    /// A role of Hayloft's own: uses the system instance like any other, except
+    /// METADATA, which is the master's alone.
+    Role,
+}
+
+impl Caller {
+    /// Refuses a change of `table`, its rows or its schema, that is not the caller's to make.
+    ///
+    /// # Errors
+    ///
+    /// PERMISSION_DENIED.
+    pub fn check_change(self, table: &TableName) -> Result<(), Status> {
+        let allowed = match self {
+            Self::Public => table.instance != metadata::system_instance(),
+            Self::Role => *table != metadata::metadata_table_name(),
+        };
+        if allowed {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!("{table} is Hayloft's own table: it can be read, not changed")))
+    }
+}

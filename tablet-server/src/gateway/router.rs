@@ -1,0 +1,192 @@
+//! One row's request, brought to its tablet.
+//!
+//! A request is sent again only where it was refused before the log: its tablet
+//! was not served there. Whatever may have been logged is never sent twice, so
+//! no counter counts twice (DESIGN section 5).
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use row_api::data;
+use tokio::time::Instant;
+
+use super::locator::{Location, Locator, Place};
+use crate::catalog::{Catalog, Table};
+use crate::check_and_mutate::CheckAndMutate;
+use crate::error::{Error, Result};
+use crate::mutation::RowMutations;
+use crate::read_modify_write::ReadModifyWrite;
+use crate::row::Row;
+use crate::row_server::ReadRequest;
+use crate::schema::TableSchema;
+
+/// How long a request looks for a tablet that nobody serves.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Sends requests to tablets.
+#[derive(Debug)]
+pub struct Router {
+    locator: Locator,
+    catalog: Arc<Catalog>,
+}
+
+impl Router {
+    /// A router that finds tablets with `locator`.
+    pub fn new(locator: Locator, catalog: Arc<Catalog>) -> Self {
+        Self { locator, catalog }
+    }
+
+    /// Where tablets are.
+    pub fn locator(&self) -> &Locator {
+        &self.locator
+    }
+
+    /// The tables that exist.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Applies `row`, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; the row may have changed only after [`Error::Storage`].
+    pub async fn mutate_row(&self, table: &Table, row: &RowMutations) -> Result<()> {
+        let send =
+            |location: Arc<Location>| async move { location.server.mutate_row(location.tablet, row).await };
+        self.at_tablet(table, Place::At(row.row_key()), send).await
+    }
+
+    /// Applies what `request` has for the case that its predicate finds; whether it matched.
+    ///
+    /// # Errors
+    ///
+    /// As [`Router::mutate_row`].
+    pub async fn check_and_mutate(
+        &self,
+        table: &Table,
+        schema: &Arc<TableSchema>,
+        request: &CheckAndMutate,
+    ) -> Result<bool> {
+        let send = |location: Arc<Location>| async move {
+            location.server.check_and_mutate(location.tablet, schema, request).await
+        };
+        self.at_tablet(table, Place::At(request.row_key()), send).await
+    }
+
+    /// Applies the rules of `request`; the row with its new cells.
+    ///
+    /// # Errors
+    ///
+    /// As [`Router::mutate_row`].
+    pub async fn read_modify_write(
+        &self,
+        table: &Table,
+        schema: &Arc<TableSchema>,
+        request: &ReadModifyWrite,
+    ) -> Result<data::Row> {
+        let send = |location: Arc<Location>| async move {
+            location.server.read_modify_write(location.tablet, schema, request).await
+        };
+        self.at_tablet(table, Place::At(request.row_key()), send).await
+    }
+
+    /// The row `row_key`, if the request's filter leaves any cell of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn read_row(
+        &self,
+        table: &Table,
+        row_key: &[u8],
+        request: &ReadRequest,
+    ) -> Result<Option<Row>> {
+        let send = |location: Arc<Location>| async move {
+            location.server.read_row(location.tablet, row_key, request).await
+        };
+        self.at_tablet(table, Place::At(row_key), send).await
+    }
+
+    /// The tablets of `table` in order, each with its bytes in memory and on disk, roughly.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn sample(&self, table: &Table) -> Result<Vec<(Arc<Location>, u64)>> {
+        let ask = |location: Arc<Location>| async move {
+            let bytes = location.server.sample_bytes(location.tablet).await?;
+            Ok((location, bytes))
+        };
+        let mut samples = Vec::new();
+        let mut start = Bytes::new();
+        loop {
+            let (location, bytes) = self.at_tablet(table, Place::At(&start), ask).await?;
+            start = location.range.end.clone();
+            samples.push((location, bytes));
+            if start.is_empty() {
+                return Ok(samples);
+            }
+        }
+    }
+
+    /// Calls `call` with the tablet of `place`, again while nobody serves it and patience lasts.
+    pub(super) async fn at_tablet<T, F>(
+        &self,
+        table: &Table,
+        place: Place<'_>,
+        call: impl Fn(Arc<Location>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut attempts = Attempts::new();
+        loop {
+            let error = match self.locator.locate(table.id, place).await {
+                Ok(location) => match call(Arc::clone(&location)).await {
+                    Err(error @ Error::NotServed { .. }) => {
+                        self.locator.forget(&location);
+                        error
+                    }
+                    outcome => return outcome,
+                },
+                Err(error) => error,
+            };
+            attempts.pause(self, table, error).await?;
+        }
+    }
+}
+
+/// How long a request has been refused, and whether it may be sent again.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Attempts {
+    pub(super) fn new() -> Self {
+        Self { deadline: Instant::now() + PATIENCE, pause: PAUSE_MIN }
+    }
+
+    /// Waits a little where `error` may pass and patience lasts; otherwise gives it back.
+    pub(super) async fn pause(&mut self, router: &Router, table: &Table, error: Error) -> Result<()> {
+        if !matches!(error, Error::NotServed { .. } | Error::NoTablet) {
+            return Err(error);
+        }
+        if router.catalog.by_id(table.id).is_none() {
+            return Err(Error::NoTable { name: table.name.to_string() });
+        }
+        if Instant::now() >= self.deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = PAUSE_MAX.min(self.pause * 2);
+        Ok(())
+    }
+}

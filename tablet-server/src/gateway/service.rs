@@ -1,0 +1,306 @@
+//! `google.bigtable.v2.Bigtable`: requests are checked as a whole, then routed.
+//!
+//! App profiles are accepted and ignored: there is one cluster. What is not
+//! built answers UNIMPLEMENTED with a sentence.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use row_api::data;
+use row_api::data::bigtable_server::{Bigtable, BigtableServer};
+use row_api::names::{InstanceName, TableName};
+use row_api::rpc;
+use tonic::codegen::BoxStream;
+use tonic::{Code, Request, Response, Status};
+
+use super::meters::Meters;
+use super::router::Router;
+use super::row_batches::{self, Entry};
+use super::table_scan::TableScan;
+use super::{Caller, REQUEST_BYTES_MAX};
+use crate::catalog::Table;
+use crate::check_and_mutate::CheckAndMutate;
+use crate::chunk;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::filter::Filter;
+use crate::limits;
+use crate::mutation::RowMutations;
+use crate::read_modify_write::ReadModifyWrite;
+use crate::row_scan::ScanOptions;
+use crate::row_server::ReadRequest;
+use crate::row_set::{RowRange, RowSet};
+
+/// Entries in one message of a MutateRows answer.
+const ENTRIES_PER_ANSWER: usize = 10_000;
+
+/// The row service, for one kind of caller. Cheap to clone.
+#[derive(Clone)]
+pub struct RowService {
+    router: Arc<Router>,
+    clock: Clock,
+    caller: Caller,
+    meters: Arc<Meters>,
+}
+
+impl RowService {
+    /// A service for `caller` over the tables that `router` reaches.
+    pub fn new(router: Arc<Router>, clock: Clock, caller: Caller) -> Self {
+        Self { router, clock, caller, meters: Arc::new(Meters::new()) }
+    }
+
+    /// The gRPC server, with its bound on a request's size.
+    pub fn into_server(self) -> BigtableServer<Self> {
+        BigtableServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
+    }
+
+    fn table(&self, name: &str, view: &str) -> Result<Arc<Table>, Status> {
+        if !view.is_empty() {
+            return Err(Status::unimplemented(
+                "Authorized and materialized views are not built in this version of Hayloft.",
+            ));
+        }
+        if let Some(table) = self.router.catalog().by_name(name) {
+            return Ok(table);
+        }
+        TableName::parse("table_name", name)?;
+        Err(Error::NoTable { name: name.to_owned() }.into())
+    }
+
+    fn table_to_change(&self, name: &str, view: &str) -> Result<Arc<Table>, Status> {
+        let table = self.table(name, view)?;
+        self.caller.check_change(&table.name)?;
+        Ok(table)
+    }
+
+    async fn read(
+        &self,
+        request: data::ReadRowsRequest,
+    ) -> Result<BoxStream<data::ReadRowsResponse>, Status> {
+        let view = if request.materialized_view_name.is_empty() {
+            &request.authorized_view_name
+        } else {
+            &request.materialized_view_name
+        };
+        let table = self.table(&request.table_name, view)?;
+        let schema = table.schema();
+        let rows_limit = u64::try_from(request.rows_limit).map_err(|_| {
+            Status::invalid_argument(format!("rows_limit: {}, at least 0 (no limit)", request.rows_limit))
+        })?;
+        let read = ReadRequest {
+            filter: Filter::compile("filter", request.filter.as_ref(), &schema)?,
+            rows: RowSet::check("rows", request.rows.as_ref())?,
+            options: ScanOptions {
+                reversed: request.reversed,
+                rows_limit: (rows_limit > 0).then_some(rows_limit),
+                now_us: (self.clock)(),
+                sample_seed: rand::random(),
+            },
+            schema,
+        };
+        if let [only] = read.rows.ranges()
+            && let Some(row_key) = single_row(only)
+        {
+            let row = self.router.read_row(&table, &row_key, &read).await?;
+            let answer = chunk::responses(row.into_iter().collect());
+            return Ok(Box::pin(stream::iter(answer.into_iter().map(Ok))));
+        }
+        let scan = TableScan::new(Arc::clone(&self.router), table, read);
+        let mut answer = Answer { scan, ready: VecDeque::new() };
+        // What is wrong from the start is the call's status, not its stream's.
+        answer.fill().await?;
+        Ok(Box::pin(answer.into_stream(Arc::clone(&self.meters))))
+    }
+
+    async fn sample(
+        &self,
+        request: data::SampleRowKeysRequest,
+    ) -> Result<BoxStream<data::SampleRowKeysResponse>, Status> {
+        let table = self.table(&request.table_name, &request.authorized_view_name)?;
+        let samples = self.router.sample(&table).await?;
+        let answers = samples.into_iter().scan(0_i64, |offset_bytes, (location, bytes)| {
+            *offset_bytes = offset_bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+            let row_key = location.range.end.clone();
+            Some(Ok(data::SampleRowKeysResponse { row_key, offset_bytes: *offset_bytes }))
+        });
+        Ok(Box::pin(stream::iter(answers.collect::<Vec<_>>())))
+    }
+
+    async fn mutate(&self, request: data::MutateRowRequest) -> Result<data::MutateRowResponse, Status> {
+        let table = self.table_to_change(&request.table_name, &request.authorized_view_name)?;
+        let row = RowMutations::check(&table.schema(), "mutations", request.row_key, request.mutations)?;
+        self.router.mutate_row(&table, &row).await?;
+        Ok(data::MutateRowResponse {})
+    }
+
+    async fn mutate_many(
+        &self,
+        request: data::MutateRowsRequest,
+    ) -> Result<BoxStream<data::MutateRowsResponse>, Status> {
+        let table = self.table_to_change(&request.table_name, &request.authorized_view_name)?;
+        let mutation_count = request.entries.iter().map(|entry| entry.mutations.len().max(1)).sum();
+        limits::check_mutation_count("entries", mutation_count)?;
+        let schema = table.schema();
+        let mut statuses = vec![rpc::Status::default(); request.entries.len()];
+        let mut entries = Vec::with_capacity(request.entries.len());
+        for (place, entry) in request.entries.into_iter().enumerate() {
+            let field = format!("entries[{place}].mutations");
+            match RowMutations::check(&schema, &field, entry.row_key, entry.mutations) {
+                Ok(row) => entries.push(Entry { place, row }),
+                Err(status) => statuses[place] = status_message(&status),
+            }
+        }
+        let mut answer = |place: usize, outcome: &Result<(), Status>| {
+            if let Err(status) = outcome {
+                statuses[place] = status_message(status);
+            }
+        };
+        row_batches::apply(&self.router, &table, entries, &mut answer).await;
+        for status in statuses.iter().filter(|status| status.code != i32::from(Code::Ok)) {
+            self.meters.mutate_rows.count_error(status.code.into());
+        }
+        let entries: Vec<_> = (0_i64..)
+            .zip(statuses)
+            .map(|(index, status)| data::mutate_rows_response::Entry { index, status: Some(status) })
+            .collect();
+        let answers: Vec<_> = entries
+            .chunks(ENTRIES_PER_ANSWER)
+            .map(|entries| {
+                Ok(data::MutateRowsResponse {
+                    entries: entries.to_vec(),
+                    ..data::MutateRowsResponse::default()
+                })
+            })
+            .collect();
+        Ok(Box::pin(stream::iter(answers)))
+    }
+
+    async fn check_and_mutate(
+        &self,
+        request: data::CheckAndMutateRowRequest,
+    ) -> Result<data::CheckAndMutateRowResponse, Status> {
+        let table = self.table_to_change(&request.table_name, &request.authorized_view_name)?;
+        let schema = table.schema();
+        let request = CheckAndMutate::check(&schema, request)?;
+        let predicate_matched = self.router.check_and_mutate(&table, &schema, &request).await?;
+        Ok(data::CheckAndMutateRowResponse { predicate_matched })
+    }
+
+    async fn read_modify_write(
+        &self,
+        request: data::ReadModifyWriteRowRequest,
+    ) -> Result<data::ReadModifyWriteRowResponse, Status> {
+        let table = self.table_to_change(&request.table_name, &request.authorized_view_name)?;
+        let schema = table.schema();
+        let request = ReadModifyWrite::check(&schema, request.row_key, request.rules)?;
+        let row = self.router.read_modify_write(&table, &schema, &request).await?;
+        Ok(data::ReadModifyWriteRowResponse { row: Some(row) })
+    }
+}
+
+#[tonic::async_trait]
+impl Bigtable for RowService {
+    async fn read_rows(
+        &self,
+        request: Request<data::ReadRowsRequest>,
+    ) -> Result<Response<BoxStream<data::ReadRowsResponse>>, Status> {
+        self.meters.read_rows.count(self.read(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn sample_row_keys(
+        &self,
+        request: Request<data::SampleRowKeysRequest>,
+    ) -> Result<Response<BoxStream<data::SampleRowKeysResponse>>, Status> {
+        self.meters.sample_row_keys.count(self.sample(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn mutate_row(
+        &self,
+        request: Request<data::MutateRowRequest>,
+    ) -> Result<Response<data::MutateRowResponse>, Status> {
+        self.meters.mutate_row.count(self.mutate(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn mutate_rows(
+        &self,
+        request: Request<data::MutateRowsRequest>,
+    ) -> Result<Response<BoxStream<data::MutateRowsResponse>>, Status> {
+        self.meters.mutate_rows.count(self.mutate_many(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn check_and_mutate_row(
+        &self,
+        request: Request<data::CheckAndMutateRowRequest>,
+    ) -> Result<Response<data::CheckAndMutateRowResponse>, Status> {
+        let answering = self.check_and_mutate(request.into_inner());
+        self.meters.check_and_mutate_row.count(answering).await.map(Response::new)
+    }
+
+    async fn read_modify_write_row(
+        &self,
+        request: Request<data::ReadModifyWriteRowRequest>,
+    ) -> Result<Response<data::ReadModifyWriteRowResponse>, Status> {
+        let answering = self.read_modify_write(request.into_inner());
+        self.meters.read_modify_write_row.count(answering).await.map(Response::new)
+    }
+
+    async fn ping_and_warm(
+        &self,
+        request: Request<data::PingAndWarmRequest>,
+    ) -> Result<Response<data::PingAndWarmResponse>, Status> {
+        InstanceName::parse("name", &request.get_ref().name)?;
+        Ok(Response::new(data::PingAndWarmResponse {}))
+    }
+}
+
+impl fmt::Debug for RowService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowService").field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+/// A scan, as the messages of its answer.
+struct Answer {
+    scan: TableScan,
+    ready: VecDeque<data::ReadRowsResponse>,
+}
+
+impl Answer {
+    /// Reads on if no message waits; none waits after that only where the scan is complete.
+    async fn fill(&mut self) -> Result<(), Status> {
+        while self.ready.is_empty() {
+            let Some(batch) = self.scan.next().await? else { return Ok(()) };
+            self.ready.extend(chunk::responses(batch.rows));
+            if let Some(last_scanned_row_key) = batch.last_scanned_row_key {
+                self.ready.push_back(data::ReadRowsResponse {
+                    last_scanned_row_key,
+                    ..data::ReadRowsResponse::default()
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn into_stream(self, meters: Arc<Meters>) -> impl Stream<Item = Result<data::ReadRowsResponse, Status>> {
+        stream::try_unfold((self, meters), |(mut answer, meters)| async move {
+            if let Err(status) = answer.fill().await {
+                meters.read_rows.count_error(status.code());
+                return Err(status);
+            }
+            Ok(answer.ready.pop_front().map(|message| (message, (answer, meters))))
+        })
+    }
+}
+
+/// The row that is all of `range`, if it is one.
+fn single_row(range: &RowRange) -> Option<Bytes> {
+    let is_one = !range.start.is_empty() && range.end.strip_suffix(&[0]) == Some(&*range.start);
+    is_one.then(|| range.start.clone())
+}
+
+fn status_message(status: &Status) -> rpc::Status {
+    rpc::Status { code: status.code().into(), message: status.message().to_owned(), details: Vec::new() }
+}

@@ -1,0 +1,317 @@
+//! A tablet server: one engine, and the tablets that the master had it load.
+//!
+//! It holds its lock in the lock service from opening to closing, and the
+//! lock's epoch is the epoch of its engine. Requests and scans at once are
+//! bounded; one over the bound is turned away at once, so that it can go on
+//! elsewhere or later, and never waits in a queue.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster::lock_service::{LockService, LockSession};
+use cluster::{Epoch, ServerId};
+use lsm::Engine;
+use parking_lot::RwLock;
+use row_api::data;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::task::spawn_blocking;
+
+use crate::catalog::Catalog;
+use crate::check_and_mutate::CheckAndMutate;
+use crate::clock::Clock;
+use crate::control::{Assignment, TabletControl, TabletStats};
+use crate::error::{Error, Result};
+use crate::mutation::RowMutations;
+use crate::read_modify_write::ReadModifyWrite;
+use crate::row::Row;
+use crate::row_locks::RowLocks;
+use crate::row_scan::{RowScan, ScanBatch};
+use crate::row_server::{ReadRequest, RowServer, RowsOutcome, TabletScan};
+use crate::row_set::RowRange;
+use crate::schema::{TableSchema, TabletId};
+use crate::tablet::{Surroundings, Tablet, tree_format, tree_id};
+
+/// A step of a scan up to this size runs where it is asked for; a larger one on
+/// a thread that may wait for the disk.
+pub(crate) const INLINE_STEP_BYTES: usize = 64 << 10;
+
+/// What a tablet server is told when it opens.
+#[derive(Clone, Debug)]
+pub struct TabletServerOptions {
+    /// The server's name, the same each time it opens its directory.
+    pub id: ServerId,
+    /// The directory of its engine.
+    pub dir: PathBuf,
+    /// Its engine's tunables.
+    pub engine: lsm::Options,
+    /// Row requests at once, scans aside; at least 1.
+    pub request_count_max: usize,
+    /// Scans at once; each may hold a few megabytes; at least 1.
+    pub scan_count_max: usize,
+    /// How long a write waits while flushes catch up, before it is turned away.
+    pub stall_patience: Duration,
+}
+
+impl TabletServerOptions {
+    /// The defaults for the server `id` in `dir`.
+    pub fn new(id: ServerId, dir: PathBuf) -> Self {
+        Self {
+            id,
+            dir,
+            engine: lsm::Options::default(),
+            request_count_max: 10_000,
+            scan_count_max: 256,
+            stall_patience: Duration::from_secs(5),
+        }
+    }
+}
+
+/// An open tablet server.
+pub struct TabletServer {
+    id: ServerId,
+    session: Box<dyn LockSession>,
+    around: Surroundings,
+    tablets: RwLock<HashMap<TabletId, Arc<Tablet>>>,
+    requests: Semaphore,
+    scans: Arc<Semaphore>,
+}
+
+impl TabletServer {
+    /// Takes the server's lock and opens its engine, recovering what its log
+    /// holds. It serves no tablet until the master has it load one.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Lock`]: another process is this server.
+    /// - [`Error::Storage`]: its directory cannot be opened or recovered.
+    pub async fn open(
+        options: TabletServerOptions,
+        fs: Arc<dyn vfs::FileSystem>,
+        lock_service: &dyn LockService,
+        catalog: Arc<Catalog>,
+        clock: Clock,
+    ) -> Result<Arc<Self>> {
+        let session = lock_service.lock(&format!("servers/{}", options.id)).await?;
+        let epoch = session.epoch().0;
+        let (dir, tunables) = (options.dir, options.engine);
+        let engine = blocking(move || Ok(Engine::open(fs, &dir, epoch, tunables)?)).await?;
+        let around = Surroundings {
+            engine,
+            locks: Arc::new(RowLocks::new()),
+            catalog,
+            clock,
+            stall_patience: options.stall_patience,
+        };
+        Ok(Arc::new(Self {
+            id: options.id,
+            session,
+            around,
+            tablets: RwLock::default(),
+            requests: Semaphore::new(options.request_count_max),
+            scans: Arc::new(Semaphore::new(options.scan_count_max)),
+        }))
+    }
+
+    /// The epoch of this opening.
+    pub fn epoch(&self) -> Epoch {
+        self.session.epoch()
+    }
+
+    /// The engine, for its figures.
+    pub fn engine(&self) -> &Engine {
+        &self.around.engine
+    }
+
+    /// Figures of the tablets that are served, in order of their numbers.
+    pub fn stats(&self) -> Vec<TabletStats> {
+        let mut stats: Vec<_> = self.tablets.read().values().map(|tablet| tablet.stats()).collect();
+        stats.sort_unstable_by_key(|stats| stats.assignment.tablet);
+        stats
+    }
+
+    /// Stops serving and closes the engine, its log synced. Its doors are to be
+    /// closed and drained before; a request that comes later is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`]: the last sync failed; what was acknowledged is durable.
+    pub async fn close(&self) -> Result<()> {
+        let tablets = std::mem::take(&mut *self.tablets.write());
+        for tablet in tablets.into_values() {
+            tablet.close().await;
+        }
+        let engine = self.around.engine.clone();
+        blocking(move || Ok(engine.close()?)).await
+    }
+
+    fn tablet(&self, id: TabletId) -> Result<Arc<Tablet>> {
+        self.tablets.read().get(&id).cloned().ok_or(Error::NotServed { tablet: id })
+    }
+
+    fn admit(&self) -> Result<SemaphorePermit<'_>> {
+        self.requests
+            .try_acquire()
+            .map_err(|_| Error::Busy { what: "the server has too many requests at once" })
+    }
+
+    fn admit_scan(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.scans).try_acquire_owned();
+        permit.map_err(|_| Error::Busy { what: "the server has too many scans at once" })
+    }
+
+    fn serve(&self, assignment: Assignment, tree: lsm::Tree) {
+        let id = assignment.tablet;
+        let tablet = Arc::new(Tablet::new(assignment, tree, self.around.clone()));
+        self.tablets.write().insert(id, tablet);
+    }
+
+    fn serves(&self, assignment: &Assignment) -> bool {
+        self.tablets.read().get(&assignment.tablet).is_some_and(|tablet| tablet.assignment() == assignment)
+    }
+}
+
+#[async_trait]
+impl TabletControl for TabletServer {
+    fn id(&self) -> &ServerId {
+        &self.id
+    }
+
+    async fn tablets(&self) -> Result<Vec<TabletStats>> {
+        Ok(self.stats())
+    }
+
+    async fn create_tablet(&self, assignment: Assignment) -> Result<()> {
+        if self.serves(&assignment) {
+            return Ok(());
+        }
+        let (engine, id) = (self.around.engine.clone(), tree_id(assignment.tablet));
+        let tree = blocking(move || match engine.tree(id) {
+            Some(tree) => Ok(tree),
+            None => Ok(engine.create_tree(id, tree_format())?),
+        });
+        let tree = tree.await?;
+        self.serve(assignment, tree);
+        Ok(())
+    }
+
+    async fn load_tablet(&self, assignment: Assignment) -> Result<()> {
+        if self.serves(&assignment) {
+            return Ok(());
+        }
+        let missing = || Error::DataMissing { tablet: assignment.tablet, server: self.id.to_string() };
+        let tree = self.around.engine.tree(tree_id(assignment.tablet)).ok_or_else(missing)?;
+        self.serve(assignment, tree);
+        Ok(())
+    }
+
+    async fn drop_tablet(&self, tablet: TabletId) -> Result<()> {
+        let served = self.tablets.write().remove(&tablet);
+        if let Some(served) = served {
+            served.close().await;
+        }
+        let engine = self.around.engine.clone();
+        blocking(move || Ok(engine.drop_tree(tree_id(tablet))?)).await
+    }
+
+    async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()> {
+        self.tablet(tablet)?.drop_row_range(&range).await
+    }
+}
+
+#[async_trait]
+impl RowServer for TabletServer {
+    async fn mutate_row(&self, tablet: TabletId, row: &RowMutations) -> Result<()> {
+        let _permit = self.admit()?;
+        self.tablet(tablet)?.mutate_row(row).await
+    }
+
+    async fn mutate_rows(&self, tablet: TabletId, rows: &[RowMutations]) -> Result<Vec<RowsOutcome>> {
+        let _permit = self.admit()?;
+        self.tablet(tablet)?.mutate_rows(rows).await
+    }
+
+    async fn check_and_mutate(
+        &self,
+        tablet: TabletId,
+        schema: &Arc<TableSchema>,
+        request: &CheckAndMutate,
+    ) -> Result<bool> {
+        let _permit = self.admit()?;
+        self.tablet(tablet)?.check_and_mutate(schema, request).await
+    }
+
+    async fn read_modify_write(
+        &self,
+        tablet: TabletId,
+        schema: &Arc<TableSchema>,
+        request: &ReadModifyWrite,
+    ) -> Result<data::Row> {
+        let _permit = self.admit()?;
+        self.tablet(tablet)?.read_modify_write(schema, request).await
+    }
+
+    async fn read_row(&self, tablet: TabletId, row_key: &[u8], request: &ReadRequest) -> Result<Option<Row>> {
+        let _permit = self.admit()?;
+        self.tablet(tablet)?.read_row(row_key, request)
+    }
+
+    async fn scan(&self, tablet: TabletId, request: ReadRequest) -> Result<Box<dyn TabletScan>> {
+        let permit = self.admit_scan()?;
+        let scan = self.tablet(tablet)?.scan(request)?;
+        Ok(Box::new(LocalScan { scan: Some(scan), _permit: permit }))
+    }
+
+    async fn sample_bytes(&self, tablet: TabletId) -> Result<u64> {
+        let _permit = self.admit()?;
+        self.tablet(tablet)?.bytes()
+    }
+}
+
+impl fmt::Debug for TabletServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TabletServer")
+            .field("id", &self.id)
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
+    }
+}
+
+struct LocalScan {
+    /// Away only while a step runs, and for good if that step was given up.
+    scan: Option<RowScan>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[async_trait]
+impl TabletScan for LocalScan {
+    async fn next_rows(&mut self, budget_bytes: usize) -> Result<ScanBatch> {
+        let mut scan = self.scan.take().ok_or(Error::Busy { what: "an earlier step was given up" })?;
+        let (scan, batch) = if budget_bytes <= INLINE_STEP_BYTES {
+            let batch = scan.next_rows(budget_bytes);
+            (scan, batch)
+        } else {
+            let step = move || {
+                let batch = scan.next_rows(budget_bytes);
+                Ok((scan, batch))
+            };
+            blocking(step).await?
+        };
+        self.scan = Some(scan);
+        batch
+    }
+}
+
+/// Runs `work` on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Busy { what: "the server is stopping" }),
+        },
+    }
+}

@@ -1,0 +1,331 @@
+//! A tablet: the rows of one table in one range, in one tree of the server's engine.
+//!
+//! Rows change under three rules (DESIGN sections 2 and 4):
+//!
+//! - A plain mutation holds its row's lock shared, a read-modify-write holds it
+//!   exclusive, until the write is applied to the memtable, not through the sync.
+//! - Reads see what is durable. A read-modify-write reads what is applied, and
+//!   its answer, 'not matched' too, waits until that is durable.
+//! - A tablet that closes, or drops a range of rows, waits for the writes that
+//!   are under way and keeps others out meanwhile: they hold its gate.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lsm::{Commit, Decision, Engine, KeepDecision, Tree, TreeFormat, TreeId, WriteBatch};
+use row_api::data;
+use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
+use tokio::time::Instant;
+
+use crate::catalog::Catalog;
+use crate::cell_key;
+use crate::check_and_mutate::CheckAndMutate;
+use crate::clock::Clock;
+use crate::control::{Assignment, TabletStats};
+use crate::error::{Error, Result};
+use crate::gc;
+use crate::limits;
+use crate::mutation::RowMutations;
+use crate::read_modify_write::ReadModifyWrite;
+use crate::row::Row;
+use crate::row_locks::RowLocks;
+use crate::row_scan::{self, RowScan, ScanOptions};
+use crate::row_server::{ReadRequest, RowsOutcome};
+use crate::row_set::{RowRange, RowSet};
+use crate::schema::{TableSchema, TabletId};
+
+/// Bytes in the log after which the rows of a request go on in a batch of their own.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What the tablets of a server share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) engine: Engine,
+    pub(crate) locks: Arc<RowLocks>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) clock: Clock,
+    /// How long a write waits for flushes before it is turned away.
+    pub(crate) stall_patience: Duration,
+}
+
+/// A tablet that is served here.
+pub(crate) struct Tablet {
+    assignment: Assignment,
+    tree: Tree,
+    around: Surroundings,
+    /// Held shared by each write until it is applied.
+    gate: RwLock<()>,
+    /// Set under the gate, once and for all.
+    closed: AtomicBool,
+}
+
+/// The tree that holds `tablet`'s cells.
+pub(crate) fn tree_id(tablet: TabletId) -> TreeId {
+    TreeId(tablet.0)
+}
+
+/// What the trees of tablets are made with.
+pub(crate) fn tree_format() -> TreeFormat {
+    TreeFormat { filter_key: cell_key::FILTER_KEY }
+}
+
+impl Tablet {
+    /// Serves `tree` under `assignment`.
+    pub(crate) fn new(assignment: Assignment, tree: Tree, around: Surroundings) -> Self {
+        let (catalog, clock, table) =
+            (Arc::clone(&around.catalog), Arc::clone(&around.clock), assignment.table);
+        // Each compaction asks for the schema of its moment.
+        tree.set_keep_decision(Arc::new(move || match catalog.by_id(table) {
+            Some(table) => gc::keep_decisions(table.schema(), Arc::clone(&clock))(),
+            None => Box::new(KeepAll),
+        }));
+        Self { assignment, tree, around, gate: RwLock::new(()), closed: AtomicBool::new(false) }
+    }
+
+    /// The tablet, its rows and its ownership.
+    pub(crate) fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    /// Figures of the tablet now.
+    pub(crate) fn stats(&self) -> TabletStats {
+        let stats = self.tree.stats();
+        TabletStats {
+            assignment: self.assignment.clone(),
+            memtable_bytes: stats.memtable_bytes,
+            sstable_bytes: stats.sstable_bytes,
+        }
+    }
+
+    /// Bytes of the tablet, in memory and on disk, roughly.
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        self.check_open()?;
+        Ok(self.tree.approximate_bytes(&self.assignment.range.cell_keys()))
+    }
+
+    /// Serves nobody from now on; writes under way are applied when this returns.
+    pub(crate) async fn close(&self) {
+        let _alone = self.gate.write().await;
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Applies `row` and waits until it is durable.
+    pub(crate) async fn mutate_row(&self, row: &RowMutations) -> Result<()> {
+        let commit = {
+            let _gate = self.enter(row.row_key()).await?;
+            let _lock = self.around.locks.shared(self.id().0, [row.row_key().as_ref()]).await;
+            let mut batch = WriteBatch::new();
+            row.encode(self.tree.id(), (self.around.clock)(), &mut batch);
+            self.apply(batch).await?
+        };
+        durable(commit).await
+    }
+
+    /// Applies `rows` in their order, each atomically, and waits until they are durable.
+    pub(crate) async fn mutate_rows(&self, rows: &[RowMutations]) -> Result<Vec<RowsOutcome>> {
+        let commits = {
+            let _gate = self.gate.read().await;
+            self.check_open()?;
+            let keys = rows.iter().map(|row| row.row_key().as_ref());
+            let _locks = self.around.locks.shared(self.id().0, keys).await;
+            self.apply_rows(rows).await
+        };
+        let mut outcomes = Vec::with_capacity(commits.len());
+        for (rows, commit) in commits {
+            let result = match commit {
+                Ok(commit) => durable(commit).await,
+                Err(error) => Err(error),
+            };
+            outcomes.push(RowsOutcome { rows, result });
+        }
+        Ok(outcomes)
+    }
+
+    /// Applies `rows` in as few batches as [`BATCH_BYTES`] allows; each of them
+    /// is followed by the rows that it holds.
+    ///
+    /// REQUIRES: the gate and the rows' locks are held.
+    async fn apply_rows(&self, rows: &[RowMutations]) -> Vec<(std::ops::Range<usize>, Result<Commit>)> {
+        let now_us = (self.around.clock)();
+        let is_here = |place: usize| {
+            rows.get(place).is_some_and(|row: &RowMutations| self.assignment.range.contains(row.row_key()))
+        };
+        let mut commits = Vec::new();
+        let mut next = 0;
+        while next < rows.len() {
+            let first = next;
+            if !is_here(next) {
+                next += 1;
+                commits.push((first..next, Err(self.not_served())));
+                continue;
+            }
+            let mut batch = WriteBatch::new();
+            while is_here(next) && (next == first || batch.bytes() < BATCH_BYTES) {
+                rows[next].encode(self.tree.id(), now_us, &mut batch);
+                next += 1;
+            }
+            commits.push((first..next, self.apply(batch).await));
+        }
+        commits
+    }
+
+    /// Applies what `request` has for the case that its predicate finds, and
+    /// waits until both what it saw and what it wrote are durable.
+    pub(crate) async fn check_and_mutate(
+        &self,
+        schema: &Arc<TableSchema>,
+        request: &CheckAndMutate,
+    ) -> Result<bool> {
+        let (matched, commit) = {
+            let _gate = self.enter(request.row_key()).await?;
+            let _lock = self.around.locks.exclusive(self.id().0, request.row_key()).await;
+            let now_us = (self.around.clock)();
+            let snapshot = self.around.engine.applied_snapshot();
+            let options = ScanOptions { now_us, ..ScanOptions::default() };
+            let matched = request.matches(&self.tree, &snapshot, schema, &options)?;
+            let commit = match request.mutations(matched) {
+                Some(mutations) => {
+                    let mut batch = WriteBatch::new();
+                    mutations.encode(self.tree.id(), now_us, &mut batch);
+                    self.apply(batch).await?
+                }
+                None => self.around.engine.barrier(),
+            };
+            (matched, commit)
+        };
+        durable(commit).await?;
+        Ok(matched)
+    }
+
+    /// Applies the rules of `request` and waits until the new cells are durable.
+    pub(crate) async fn read_modify_write(
+        &self,
+        schema: &Arc<TableSchema>,
+        request: &ReadModifyWrite,
+    ) -> Result<data::Row> {
+        let (row, commit) = {
+            let _gate = self.enter(request.row_key()).await?;
+            let _lock = self.around.locks.exclusive(self.id().0, request.row_key()).await;
+            let snapshot = self.around.engine.applied_snapshot();
+            let mut batch = WriteBatch::new();
+            let now_us = (self.around.clock)();
+            let row = request.apply(&self.tree, &snapshot, schema, now_us, &mut batch)?;
+            (row, self.apply(batch).await?)
+        };
+        durable(commit).await?;
+        Ok(row)
+    }
+
+    /// The row `row_key`, as it is durable now.
+    pub(crate) fn read_row(&self, row_key: &[u8], request: &ReadRequest) -> Result<Option<Row>> {
+        self.check_open()?;
+        self.check_row(row_key)?;
+        let snapshot = self.around.engine.snapshot();
+        row_scan::read_row(&self.tree, &snapshot, &request.schema, row_key, &request.filter, &request.options)
+    }
+
+    /// Begins to read what is durable now.
+    pub(crate) fn scan(&self, request: ReadRequest) -> Result<RowScan> {
+        self.check_open()?;
+        self.check_rows(&request.rows)?;
+        let ReadRequest { schema, rows, filter, options } = request;
+        let snapshot = self.around.engine.snapshot();
+        Ok(RowScan::new(&self.tree, &snapshot, schema, rows, filter, options))
+    }
+
+    /// Removes the rows in `range` and waits until they are gone for good.
+    pub(crate) async fn drop_row_range(&self, range: &RowRange) -> Result<()> {
+        let Some(range) = self.assignment.range.intersection(range) else { return Ok(()) };
+        let keys = range.cell_keys();
+        // The engine's range deletes have an end; no row key is as long as this one.
+        let past_all_rows = [u8::MAX; limits::ROW_KEY_BYTES_MAX + 1];
+        let end: &[u8] = if keys.end.is_empty() { &past_all_rows } else { &keys.end };
+        let commit = {
+            let _alone = self.gate.write().await;
+            self.check_open()?;
+            let mut batch = WriteBatch::new();
+            batch.delete_range(self.tree.id(), &keys.start, end);
+            self.apply(batch).await?
+        };
+        durable(commit).await
+    }
+
+    /// Logs `batch` and applies it, after a bounded wait where writes are stalled.
+    ///
+    /// REQUIRES: the gate is held.
+    async fn apply(&self, mut batch: WriteBatch) -> Result<Commit> {
+        let deadline = Instant::now() + self.around.stall_patience;
+        loop {
+            batch = match self.around.engine.try_write(batch)? {
+                Ok(commit) => return Ok(commit),
+                Err(refused) => refused,
+            };
+            let (ready, writable) = oneshot::channel();
+            // Whoever waited may have given up.
+            self.around.engine.on_writable(move || _ = ready.send(()));
+            if tokio::time::timeout_at(deadline, writable).await.is_err() {
+                return Err(Error::Busy { what: "writes come faster than the disk takes them" });
+            }
+        }
+    }
+
+    /// Keeps the tablet open, with `row` in it, while the guard lives.
+    async fn enter(&self, row: &[u8]) -> Result<RwLockReadGuard<'_, ()>> {
+        let gate = self.gate.read().await;
+        self.check_open()?;
+        self.check_row(row)?;
+        Ok(gate)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(self.not_served()) } else { Ok(()) }
+    }
+
+    fn check_row(&self, row: &[u8]) -> Result<()> {
+        if self.assignment.range.contains(row) { Ok(()) } else { Err(self.not_served()) }
+    }
+
+    /// Refuses rows that are not all the tablet's: an answer would look complete.
+    fn check_rows(&self, rows: &RowSet) -> Result<()> {
+        let here = &self.assignment.range;
+        let is_here = |range: &RowRange| here.intersection(range).as_ref() == Some(range);
+        if rows.ranges().iter().all(is_here) { Ok(()) } else { Err(self.not_served()) }
+    }
+
+    fn not_served(&self) -> Error {
+        Error::NotServed { tablet: self.id() }
+    }
+
+    fn id(&self) -> TabletId {
+        self.assignment.tablet
+    }
+}
+
+impl fmt::Debug for Tablet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tablet").field("assignment", &self.assignment).finish_non_exhaustive()
+    }
+}
+
+/// Waits until `commit` is durable, without a thread.
+async fn durable(commit: Commit) -> Result<()> {
+    let (done, outcome) = oneshot::channel();
+    // The client may have gone away meanwhile.
+    commit.on_durable(move |result| drop(done.send(result)));
+    match outcome.await {
+        Ok(result) => Ok(result?),
+        // The engine stopped before it could tell.
+        Err(_) => Err(Error::Storage(lsm::Error::Poisoned)),
+    }
+}
+
+/// Keeps every cell: for a table whose schema is not known here yet.
+struct KeepAll;
+
+impl KeepDecision for KeepAll {
+    fn decide(&mut self, _key: &[u8], _value: &[u8]) -> Decision {
+        Decision::Keep
+    }
+}
