@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
@@ -22,10 +22,11 @@ use crate::data::{
 use crate::names::TableName;
 use crate::row::{Row, RowAssembler};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 /// Where calls go. Cheap to clone.
-pub type RowChannel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+///
+/// Its error is a concrete type because the compiler cannot show that a future
+/// is `Send` over a boxed one, which would forbid every call in a spawned task.
+pub type RowChannel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, tonic::transport::Error>;
 
 /// The largest answer taken, bytes: a 256 MiB row and its frame.
 const ANSWER_BYTES_MAX: usize = 257 << 20;
@@ -37,8 +38,7 @@ pub fn in_process(routes: Routes) -> RowChannel {
 
 /// A channel over the network that connects at the first call.
 pub fn connect_lazy(endpoint: &Endpoint) -> RowChannel {
-    let channel: Channel = endpoint.connect_lazy();
-    BoxCloneSyncService::new(channel.map_err(BoxError::from))
+    BoxCloneSyncService::new(endpoint.connect_lazy())
 }
 
 /// Rows and tables behind one channel. Cheap to clone.
