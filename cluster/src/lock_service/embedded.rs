@@ -17,7 +17,7 @@
 //! opens the directory goes on from the ceiling, so that no number comes
 //! again, whatever a power cut takes. The unused rest of a step is skipped.
 //!
-//! Both kinds of file have the layout of [`record_file`]. A file that is not
+//! Both kinds of file have the layout of `record_file`. A file that is not
 //! exactly as it was written is reported with its path, never skipped.
 
 mod directory;
