@@ -1,1 +1,32 @@
-//! cache-proxy
+//! The memcached door: memcached's text protocol over an item table in memory.
+//!
+//! Two things go on here, and they do not know of each other: the protocol,
+//! which is bytes in and commands out, and the table, which is keys and items
+//! within a number of bytes. A session joins them, and a server puts a socket
+//! and a clock to the session. Read on in this order:
+//!
+//! - [`options`], [`error`], [`clock`]: what a [`Cache`] is made of;
+//! - `item_table`: the items, evicted by S3-FIFO within a limit of bytes;
+//! - `protocol`: lines into commands, numbers, and the answers' buffer;
+//! - `session`: one connection's commands run against the table, without a socket;
+//! - `connections`: who is connected, for `stats conns`;
+//! - [`server`]: sockets, timers, shutdown; [`Cache`] itself.
+//!
+//! What is a route or a lease later stands between `session` and `item_table`:
+//! a command asks for a key's slot in one place.
+
+pub mod clock;
+pub mod error;
+pub mod options;
+
+mod connections;
+mod item_table;
+mod protocol;
+pub mod server;
+mod session;
+
+pub use clock::{Clock, SystemClock};
+pub use error::{Error, Result};
+pub use item_table::{Statistics, TableStatistics};
+pub use options::CacheOptions;
+pub use server::Cache;

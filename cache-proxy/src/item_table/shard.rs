@@ -1,0 +1,273 @@
+//! One shard: an index by hash, the items, and what orders their end.
+//!
+//! Invariants, between calls:
+//!
+//! - each place that is not free is in the index once, in one queue, and in one
+//!   expiry bucket if its item expires;
+//! - `item_bytes` is the sum of the items' [`Item::memory_bytes`].
+
+use hashbrown::HashTable;
+
+use super::expiry::ExpiryBuckets;
+use super::item::{Item, ItemBytes, NOWHERE, Place, state};
+use super::queues::Queues;
+use super::slab::Slab;
+use super::statistics::Statistics;
+
+/// Why an item that is in the table is not to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dead {
+    Expired,
+    Flushed,
+}
+
+/// What an item is made of; the rest follows from where it goes.
+#[derive(Debug)]
+pub(crate) struct NewItem {
+    /// Key, value and end.
+    pub(crate) bytes: ItemBytes,
+    /// Length of the key.
+    pub(crate) key_bytes: u8,
+    /// Bits that mean something to clients only.
+    pub(crate) client_flags: u32,
+    /// The second it expires in; 0 for never.
+    pub(crate) expires_at: u32,
+    /// Whether the key came base64-encoded.
+    pub(crate) binary_key: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    index: HashTable<Place>,
+    slab: Slab,
+    queues: Queues,
+    expiry: ExpiryBuckets,
+    item_count: usize,
+    item_bytes: u64,
+    /// What of this shard the table's total contains.
+    pub(super) charged_bytes: u64,
+    /// The generation that the shard holds no older item than, and how far a
+    /// sweep for the current one has come.
+    swept_generation: u16,
+    sweep_cursor: usize,
+    pub(super) statistics: Statistics,
+}
+
+impl Shard {
+    pub(super) fn new() -> Self {
+        Self {
+            index: HashTable::new(),
+            slab: Slab::new(),
+            queues: Queues::new(),
+            expiry: ExpiryBuckets::default(),
+            item_count: 0,
+            item_bytes: 0,
+            charged_bytes: 0,
+            swept_generation: 0,
+            sweep_cursor: 0,
+            statistics: Statistics::default(),
+        }
+    }
+
+    pub(super) fn item_count(&self) -> usize {
+        self.item_count
+    }
+
+    /// Bytes of memory that the shard takes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.item_bytes
+            + self.slab.spare_bytes(self.item_count)
+            + self.index.allocation_size() as u64
+            + self.queues.ghost_bytes()
+            + self.expiry.memory_bytes()
+    }
+
+    pub(super) fn item(&self, place: Place) -> &Item {
+        self.slab.get(place)
+    }
+
+    pub(super) fn item_mut(&mut self, place: Place) -> &mut Item {
+        self.slab.get_mut(place)
+    }
+
+    pub(super) fn find(&self, hash: u32, key: &[u8]) -> Option<Place> {
+        let slab = &self.slab;
+        let same = |place: &Place| {
+            let item = slab.get(*place);
+            item.hash == hash && item.key() == key
+        };
+        self.index.find(index_hash(hash), same).copied()
+    }
+
+    /// Whether the item at `place` is there only because nobody noticed its end.
+    pub(super) fn dead(&self, place: Place, now: u32, generation: u16) -> Option<Dead> {
+        let item = self.slab.get(place);
+        if item.generation != generation {
+            Some(Dead::Flushed)
+        } else if item.expires_at != 0 && item.expires_at <= now {
+            Some(Dead::Expired)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn insert(&mut self, hash: u32, new: NewItem, cas: u64, now: u32, generation: u16) -> Place {
+        let NewItem { bytes, key_bytes, client_flags, expires_at, binary_key } = new;
+        let place = self.slab.insert(Item {
+            bytes,
+            cas,
+            client_flags,
+            expires_at,
+            accessed_at: now,
+            hash,
+            previous: NOWHERE,
+            next: NOWHERE,
+            expiry_position: 0,
+            generation,
+            key_bytes,
+            state: if binary_key { state::BINARY_KEY } else { 0 },
+        });
+        self.item_bytes += self.slab.get(place).memory_bytes();
+        self.item_count += 1;
+        self.queues.insert(&mut self.slab, place);
+        self.expiry.insert(&mut self.slab, place);
+        let slab = &self.slab;
+        self.index.insert_unique(index_hash(hash), place, |place| index_hash(slab.get(*place).hash));
+        self.statistics.total_items += 1;
+        place
+    }
+
+    /// Replaces the item at `place`, which keeps its place in the queues:
+    /// another write counts as another access.
+    pub(super) fn replace(
+        &mut self,
+        place: Place,
+        new: NewItem,
+        cas: u64,
+        now: u32,
+        generation: u16,
+    ) -> ItemBytes {
+        let NewItem { bytes, key_bytes, client_flags, expires_at, binary_key } = new;
+        self.set_expiry(place, expires_at);
+        let item = self.slab.get_mut(place);
+        let old_memory_bytes = item.memory_bytes();
+        item.access(now);
+        let kept = item.state & (state::ACCESS_MASK | state::MAIN);
+        item.state = if binary_key { kept | state::BINARY_KEY } else { kept };
+        (item.cas, item.client_flags) = (cas, client_flags);
+        (item.generation, item.key_bytes) = (generation, key_bytes);
+        let old_bytes = std::mem::replace(&mut item.bytes, bytes);
+        self.item_bytes = self.item_bytes - old_memory_bytes + item.memory_bytes();
+        self.queues.resize(&self.slab, place, old_memory_bytes);
+        self.statistics.total_items += 1;
+        old_bytes
+    }
+
+    pub(super) fn set_expiry(&mut self, place: Place, expires_at: u32) {
+        if self.slab.get(place).expires_at == expires_at {
+            return;
+        }
+        self.expiry.remove(&mut self.slab, place);
+        self.slab.get_mut(place).expires_at = expires_at;
+        self.expiry.insert(&mut self.slab, place);
+    }
+
+    pub(super) fn remove(&mut self, place: Place) -> ItemBytes {
+        self.queues.remove(&mut self.slab, place);
+        self.forget(place)
+    }
+
+    /// Removes an item that is dead, and counts it.
+    pub(super) fn bury(&mut self, place: Place, dead: Dead) {
+        self.statistics.reclaimed += 1;
+        if dead == Dead::Expired && !self.slab.get(place).is_fetched() {
+            self.statistics.expired_unfetched += 1;
+        }
+        self.remove(place);
+    }
+
+    /// Evicts one item; false if there is none.
+    pub(super) fn evict(&mut self, now: u32, generation: u16) -> bool {
+        let Some(place) = self.queues.evict(&mut self.slab, self.item_count) else { return false };
+        let dead = self.dead(place, now, generation);
+        let item = self.slab.get(place);
+        let counts = &mut self.statistics;
+        if dead.is_some() {
+            counts.reclaimed += 1;
+        } else {
+            counts.evictions += 1;
+            counts.evicted_unfetched += u64::from(!item.is_fetched());
+            counts.evicted_nonzero += u64::from(item.expires_at != 0);
+            counts.evicted_time = u64::from(now.saturating_sub(item.accessed_at));
+        }
+        self.forget(place);
+        true
+    }
+
+    /// Seconds since the last access of the item that has waited longest.
+    pub(super) fn oldest_age_s(&self, now: u32) -> u32 {
+        self.queues.oldest().map_or(0, |place| now.saturating_sub(self.slab.get(place).accessed_at))
+    }
+
+    /// Removes items that expired, and those of earlier generations, looking at
+    /// no more than `item_count_max`; how many it removed.
+    pub(super) fn reap(&mut self, now: u32, generation: u16, item_count_max: usize) -> u64 {
+        let mut reaped = 0;
+        for _ in 0..item_count_max {
+            let Some(place) = self.expiry.due(now) else { break };
+            self.bury(place, Dead::Expired);
+            reaped += 1;
+        }
+        if self.swept_generation != generation {
+            reaped += self.sweep(generation, item_count_max);
+        }
+        self.statistics.crawler_reclaimed += reaped;
+        reaped
+    }
+
+    /// Whether [`Shard::reap`] has nothing to do now.
+    pub(super) fn is_reaped(&self, now: u32, generation: u16) -> bool {
+        self.swept_generation == generation && self.expiry.due(now).is_none()
+    }
+
+    /// Removes every item.
+    pub(super) fn clear(&mut self) {
+        let (statistics, charged_bytes) = (self.statistics, self.charged_bytes);
+        *self = Self { statistics, charged_bytes, ..Self::new() };
+    }
+
+    fn sweep(&mut self, generation: u16, place_count_max: usize) -> u64 {
+        let mut swept = 0;
+        let end = self.slab.place_count();
+        for _ in 0..place_count_max {
+            if self.sweep_cursor >= end {
+                (self.sweep_cursor, self.swept_generation) = (0, generation);
+                break;
+            }
+            let place = Place::try_from(self.sweep_cursor).expect("a place of the slab");
+            self.sweep_cursor += 1;
+            if !self.slab.is_free(place) && self.slab.get(place).generation != generation {
+                self.bury(place, Dead::Flushed);
+                swept += 1;
+            }
+        }
+        swept
+    }
+
+    /// Removes an item that is in no queue any more.
+    fn forget(&mut self, place: Place) -> ItemBytes {
+        let hash = self.slab.get(place).hash;
+        if let Ok(entry) = self.index.find_entry(index_hash(hash), |candidate| *candidate == place) {
+            entry.remove();
+        }
+        self.expiry.remove(&mut self.slab, place);
+        self.item_bytes -= self.slab.get(place).memory_bytes();
+        self.item_count -= 1;
+        self.slab.remove(place)
+    }
+}
+
+/// The index takes a place from the low bits and a tag from the high ones.
+fn index_hash(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,309 @@
+//! A line into a classic command, or into the answer that refuses it.
+
+use crate::item_table::KEY_BYTES_MAX;
+use crate::protocol::answer;
+use crate::protocol::meta::{self, MetaLine};
+use crate::protocol::number::{parse_i32, parse_u32, parse_u64};
+use crate::protocol::tokens::{Tokens, next_token};
+
+/// How a value is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreVerb {
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+    Cas,
+}
+
+/// A line that a value follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreLine<'a> {
+    pub(crate) verb: StoreVerb,
+    pub(crate) key: &'a [u8],
+    pub(crate) client_flags: u32,
+    pub(crate) exptime: i32,
+    /// Length of the value, without its `\r\n`.
+    pub(crate) value_bytes: usize,
+    /// What `cas` compares with.
+    pub(crate) cas_unique: u64,
+    pub(crate) no_reply: bool,
+}
+
+/// What a line asks for.
+#[derive(Debug)]
+pub(crate) enum Command<'a> {
+    /// get, gets, gat, gats. No key is too long, and there is one at least,
+    /// unless there was an exptime before them.
+    Get {
+        keys: &'a [u8],
+        with_cas: bool,
+        exptime: Option<i32>,
+    },
+    /// set, add, replace, append, prepend, cas.
+    Store(StoreLine<'a>),
+    Touch {
+        key: &'a [u8],
+        exptime: i32,
+        no_reply: bool,
+    },
+    Delete {
+        key: &'a [u8],
+        no_reply: bool,
+    },
+    /// incr, decr.
+    Arithmetic {
+        key: &'a [u8],
+        delta: u64,
+        increment: bool,
+        no_reply: bool,
+    },
+    FlushAll {
+        delay: i32,
+        no_reply: bool,
+    },
+    Verbosity {
+        level: u32,
+        no_reply: bool,
+    },
+    MemoryLimit {
+        mebibytes: u64,
+        no_reply: bool,
+    },
+    /// stats; its subcommand, if it has one.
+    Stats {
+        subcommand: Option<&'a [u8]>,
+    },
+    Version,
+    Quit,
+    /// mg, md, ma, me.
+    Meta(MetaLine<'a>),
+    /// ms.
+    MetaSet(MetaLine<'a>),
+    MetaNoOp,
+    /// The line is wrong, or asks for what there is not.
+    Refuse {
+        answer: &'static str,
+        no_reply: bool,
+    },
+    /// The same, of a line that a value follows: so many bytes, its `\r\n` included.
+    RefuseValue {
+        answer: &'static str,
+        no_reply: bool,
+        value_bytes: usize,
+    },
+    /// Not a client of ours.
+    Close,
+}
+
+impl Command<'_> {
+    pub(crate) fn refuse(answer: &'static str) -> Self {
+        Self::Refuse { answer, no_reply: false }
+    }
+}
+
+/// What `line`, without its end, asks for.
+pub(crate) fn parse(line: &[u8]) -> Command<'_> {
+    let Some((verb, rest)) = next_token(line) else { return Command::refuse(answer::ERROR) };
+    match verb {
+        b"get" | b"bget" => parse_get(rest, false),
+        b"gets" => parse_get(rest, true),
+        b"gat" => parse_gat(rest, false),
+        b"gats" => parse_gat(rest, true),
+        b"set" => parse_store(line, StoreVerb::Set),
+        b"add" => parse_store(line, StoreVerb::Add),
+        b"replace" => parse_store(line, StoreVerb::Replace),
+        b"append" => parse_store(line, StoreVerb::Append),
+        b"prepend" => parse_store(line, StoreVerb::Prepend),
+        b"cas" => parse_store(line, StoreVerb::Cas),
+        [b'm', b'g' | b's' | b'd' | b'a' | b'e'] => meta::parse(verb[1], line),
+        b"mn" => Command::MetaNoOp,
+        _ => parse_other(verb, Tokens::split(line).as_slice()),
+    }
+}
+
+fn parse_other<'a>(verb: &[u8], words: &[&'a [u8]]) -> Command<'a> {
+    match verb {
+        b"delete" => parse_delete(words),
+        b"incr" => parse_arithmetic(words, true),
+        b"decr" => parse_arithmetic(words, false),
+        b"touch" => parse_touch(words),
+        b"stats" => Command::Stats { subcommand: words.get(1).copied() },
+        b"flush_all" => parse_flush_all(words),
+        b"version" => Command::Version,
+        b"verbosity" => parse_verbosity(words),
+        b"cache_memlimit" => parse_memory_limit(words),
+        b"quit" => Command::Quit,
+        b"shutdown" => Command::refuse("ERROR: shutdown not enabled\r\n"),
+        b"watch" => Command::refuse("CLIENT_ERROR watch commands not allowed\r\n"),
+        // A browser or a health check: memcached closes, so that a page of
+        // another origin cannot make it speak memcached.
+        _ if words.last().is_some_and(|last| last.starts_with(b"HTTP/")) => Command::Close,
+        b"GET" if words.get(1).is_some_and(|path| path.starts_with(b"/")) => Command::Close,
+        _ => Command::refuse(answer::ERROR),
+    }
+}
+
+fn parse_get(keys: &[u8], with_cas: bool) -> Command<'_> {
+    match check_keys(keys) {
+        Ok(0) => Command::refuse(answer::ERROR),
+        Ok(_) => Command::Get { keys, with_cas, exptime: None },
+        Err(KeyTooLong) => Command::refuse(answer::BAD_LINE),
+    }
+}
+
+fn parse_gat(rest: &[u8], with_cas: bool) -> Command<'_> {
+    let Some((exptime, keys)) = next_token(rest) else { return Command::refuse(answer::ERROR) };
+    let Some(exptime) = parse_i32(exptime) else { return Command::refuse(answer::BAD_EXPTIME) };
+    match check_keys(keys) {
+        Ok(_) => Command::Get { keys, with_cas, exptime: Some(exptime) },
+        Err(KeyTooLong) => Command::refuse(answer::BAD_LINE),
+    }
+}
+
+struct KeyTooLong;
+
+/// How many keys there are, or 1 if that is quicker to know.
+fn check_keys(keys: &[u8]) -> Result<usize, KeyTooLong> {
+    let mut count = 0;
+    let mut rest = keys;
+    while let Some((key, after)) = next_token(rest) {
+        if key.len() > KEY_BYTES_MAX {
+            return Err(KeyTooLong);
+        }
+        count += 1;
+        if after.len() <= KEY_BYTES_MAX {
+            break;
+        }
+        rest = after;
+    }
+    Ok(count)
+}
+
+fn parse_store(line: &[u8], verb: StoreVerb) -> Command<'_> {
+    let tokens = Tokens::split(line);
+    let words = tokens.as_slice();
+    let with_cas = verb == StoreVerb::Cas;
+    let word_count = if with_cas { 6 } else { 5 };
+    if words.len() != word_count && words.len() != word_count + 1 {
+        return Command::refuse(answer::ERROR);
+    }
+    let no_reply = is_no_reply(words);
+    let value_bytes = parse_i32(words[4]).and_then(|bytes| usize::try_from(bytes).ok());
+    let value_bytes = value_bytes.filter(|bytes| *bytes <= i32::MAX as usize - 2);
+    let parsed = (|| {
+        Some(StoreLine {
+            verb,
+            key: Some(words[1]).filter(|key| key.len() <= KEY_BYTES_MAX)?,
+            client_flags: parse_u32(words[2])?,
+            exptime: parse_i32(words[3])?,
+            value_bytes: value_bytes?,
+            cas_unique: if with_cas { parse_u64(words[5])? } else { 0 },
+            no_reply,
+        })
+    })();
+    match (parsed, value_bytes) {
+        (Some(store), _) => Command::Store(store),
+        // memcached takes the value for the next command. Its client sees the
+        // answers shift only if it had not waited for one: that must not be.
+        (None, Some(value_bytes)) if no_reply => {
+            Command::RefuseValue { answer: answer::BAD_LINE, no_reply, value_bytes: value_bytes + 2 }
+        }
+        (None, _) => Command::Refuse { answer: answer::BAD_LINE, no_reply },
+    }
+}
+
+fn parse_delete<'a>(words: &[&'a [u8]]) -> Command<'a> {
+    if !(2..=4).contains(&words.len()) {
+        return Command::refuse(answer::ERROR);
+    }
+    // A hold-off of zero seconds is what is left of an argument of old.
+    let no_reply = words.len() > 2 && is_no_reply(words);
+    let is_zero = |word: &&[u8]| *word == b"0";
+    let valid = match words.len() {
+        2 => true,
+        3 => no_reply || is_zero(&words[2]),
+        _ => no_reply && is_zero(&words[2]),
+    };
+    if !valid {
+        return Command::Refuse { answer: answer::BAD_DELETE, no_reply };
+    }
+    match words[1] {
+        key if key.len() > KEY_BYTES_MAX => Command::Refuse { answer: answer::BAD_LINE, no_reply },
+        key => Command::Delete { key, no_reply },
+    }
+}
+
+fn parse_arithmetic<'a>(words: &[&'a [u8]], increment: bool) -> Command<'a> {
+    if !(3..=4).contains(&words.len()) {
+        return Command::refuse(answer::ERROR);
+    }
+    let (key, no_reply) = (words[1], is_no_reply(words));
+    if key.len() > KEY_BYTES_MAX {
+        return Command::Refuse { answer: answer::BAD_LINE, no_reply };
+    }
+    match parse_u64(words[2]) {
+        Some(delta) => Command::Arithmetic { key, delta, increment, no_reply },
+        None => Command::Refuse { answer: answer::BAD_DELTA, no_reply },
+    }
+}
+
+fn parse_touch<'a>(words: &[&'a [u8]]) -> Command<'a> {
+    if !(3..=4).contains(&words.len()) {
+        return Command::refuse(answer::ERROR);
+    }
+    let (key, no_reply) = (words[1], is_no_reply(words));
+    if key.len() > KEY_BYTES_MAX {
+        return Command::Refuse { answer: answer::BAD_LINE, no_reply };
+    }
+    match parse_i32(words[2]) {
+        Some(exptime) => Command::Touch { key, exptime, no_reply },
+        None => Command::Refuse { answer: answer::BAD_EXPTIME, no_reply },
+    }
+}
+
+fn parse_flush_all<'a>(words: &[&'a [u8]]) -> Command<'a> {
+    if words.len() > 3 {
+        return Command::refuse(answer::ERROR);
+    }
+    let no_reply = is_no_reply(words);
+    if words.len() == if no_reply { 2 } else { 1 } {
+        return Command::FlushAll { delay: 0, no_reply };
+    }
+    match parse_i32(words[1]) {
+        Some(delay) => Command::FlushAll { delay, no_reply },
+        None => Command::Refuse { answer: answer::BAD_EXPTIME, no_reply },
+    }
+}
+
+fn parse_verbosity<'a>(words: &[&'a [u8]]) -> Command<'a> {
+    if !(2..=3).contains(&words.len()) {
+        return Command::refuse(answer::ERROR);
+    }
+    let no_reply = is_no_reply(words);
+    match parse_u32(words[1]) {
+        Some(level) => Command::Verbosity { level, no_reply },
+        None => Command::Refuse { answer: answer::BAD_LINE, no_reply },
+    }
+}
+
+fn parse_memory_limit<'a>(words: &[&'a [u8]]) -> Command<'a> {
+    if !(2..=3).contains(&words.len()) {
+        return Command::refuse(answer::ERROR);
+    }
+    let no_reply = is_no_reply(words);
+    let answer = match parse_u32(words[1]) {
+        Some(mebibytes @ 8..=1_000_000_000) => {
+            return Command::MemoryLimit { mebibytes: u64::from(mebibytes), no_reply };
+        }
+        Some(0..8) => "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n",
+        Some(_) => "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n",
+        None => answer::ERROR,
+    };
+    Command::Refuse { answer, no_reply }
+}
+
+fn is_no_reply(words: &[&[u8]]) -> bool {
+    words.last() == Some(&b"noreply".as_slice())
+}

@@ -1,0 +1,310 @@
+//! One connection's commands, run against the table; no socket, no clock.
+//!
+//! Bytes go in as they arrive, in pieces of any size, and answers come out in
+//! order. What a session holds is bounded: one value that is still arriving, and
+//! the answers of [`CacheOptions::output_bytes_max`]; when those are full it
+//! stops, in the middle of a long get if need be, until they are sent.
+//!
+//! - this file: lines, values, and what to do with bytes that belong to neither;
+//! - [`classic`]: get, touch, delete, incr, flush_all and their kin;
+//! - [`store`]: set and its kin, for both dialects;
+//! - [`meta`]: mg, ms, md, ma, me;
+//! - [`stats`]: what `stats` answers.
+//!
+//! Invariant: the answers do not depend on how the bytes were cut into pieces.
+
+mod classic;
+mod meta;
+mod stats;
+mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::connections::Connections;
+use crate::item_table::ItemTable;
+use crate::options::CacheOptions;
+use crate::protocol::answer;
+use crate::protocol::command::{self, Command};
+use crate::protocol::output::Output;
+
+use store::{StoreCommand, Value};
+
+/// A line longer than this closes the connection, unless it is a get.
+const LINE_BYTES_MAX: usize = 2048;
+
+/// And this closes it then: some four thousand of the longest keys.
+const GET_LINE_BYTES_MAX: usize = 1 << 20;
+
+/// A value up to this size is waited for in the read buffer, which takes it and
+/// what follows it with one read. A larger one is read where it will stay.
+const SMALL_VALUE_BYTES: usize = 4 << 10;
+
+/// Seconds that an exptime can be relative: thirty days.
+const RELATIVE_SECONDS_MAX: i32 = 60 * 60 * 24 * 30;
+
+/// What the sessions of a cache share.
+#[derive(Debug)]
+pub(crate) struct SharedState {
+    pub(crate) table: ItemTable,
+    pub(crate) options: CacheOptions,
+    pub(crate) connections: Connections,
+    pub(crate) started_at: u32,
+    pub(crate) verbosity: AtomicU32,
+    pub(crate) flush_count: AtomicU64,
+    pub(crate) meta_count: AtomicU64,
+    pub(crate) too_large_count: AtomicU64,
+    pub(crate) no_memory_count: AtomicU64,
+}
+
+impl SharedState {
+    pub(crate) fn new(options: CacheOptions, seed: u64, now: u32) -> Self {
+        Self {
+            table: ItemTable::new(options.memory_bytes_max, seed),
+            options,
+            connections: Connections::default(),
+            started_at: now,
+            verbosity: AtomicU32::new(0),
+            flush_count: AtomicU64::new(0),
+            meta_count: AtomicU64::new(0),
+            too_large_count: AtomicU64::new(0),
+            no_memory_count: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Why [`Session::advance`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// It needs more bytes than it was given.
+    NeedInput,
+    /// The answers must be sent first.
+    OutputFull,
+    /// The connection ends, once the answers are sent.
+    Close,
+}
+
+enum Step {
+    /// So many bytes are done with.
+    Done(usize),
+    NeedInput,
+    Close,
+}
+
+/// A value that is larger than the read buffer.
+#[derive(Debug)]
+struct ArrivingValue {
+    /// Its line, parsed again when the value is complete.
+    line: Vec<u8>,
+    /// Key, value and `\r\n`, in the allocation that the item will have.
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between commands.
+    Line,
+    /// In the middle of a get whose answers did not fit.
+    Keys {
+        with_cas: bool,
+        expires_at: Option<u32>,
+    },
+    Value(ArrivingValue),
+    /// So many bytes belong to a value that was refused.
+    Skip(usize),
+}
+
+/// One connection's side of the protocol.
+#[derive(Debug)]
+pub(crate) struct Session {
+    shared: Arc<SharedState>,
+    state: State,
+}
+
+impl Session {
+    pub(crate) fn new(shared: Arc<SharedState>) -> Self {
+        Self { shared, state: State::Line }
+    }
+
+    /// Runs the commands in `input` and appends their answers to `output`.
+    /// Returns how many bytes are done with; the rest is to be given again,
+    /// with what came in after it.
+    pub(crate) fn advance(&mut self, input: &[u8], output: &mut Output, now: u32) -> (usize, Status) {
+        self.shared.table.flush_if_due(now);
+        let mut done = 0;
+        loop {
+            if output.len() >= self.shared.options.output_bytes_max {
+                return (done, Status::OutputFull);
+            }
+            match self.step(&input[done..], output, now) {
+                Step::Done(count) => done += count,
+                Step::NeedInput => return (done, Status::NeedInput),
+                Step::Close => return (done, Status::Close),
+            }
+        }
+    }
+
+    /// Where the next bytes of a large value go, if one is arriving: they need
+    /// not pass through the read buffer.
+    pub(crate) fn value_buffer(&mut self) -> Option<&mut [u8]> {
+        match &mut self.state {
+            State::Value(value) => Some(&mut value.bytes[value.filled..]),
+            _ => None,
+        }
+    }
+
+    /// Notes that `count` bytes were read into [`Session::value_buffer`].
+    pub(crate) fn value_arrived(&mut self, count: usize) {
+        if let State::Value(value) = &mut self.state {
+            value.filled += count;
+        }
+    }
+
+    fn step(&mut self, input: &[u8], output: &mut Output, now: u32) -> Step {
+        match &mut self.state {
+            State::Line => self.step_line(input, output, now),
+            State::Keys { with_cas, expires_at } => {
+                let (with_cas, expires_at) = (*with_cas, *expires_at);
+                let Some((line, end)) = split_line(input) else { return Step::NeedInput };
+                Step::Done(self.get_keys(line, line.len(), end, with_cas, expires_at, output, now))
+            }
+            State::Value(value) => {
+                let missing = value.bytes.len() - value.filled;
+                let count = missing.min(input.len());
+                value.bytes[value.filled..value.filled + count].copy_from_slice(&input[..count]);
+                value.filled += count;
+                if count < missing {
+                    return if count == 0 { Step::NeedInput } else { Step::Done(count) };
+                }
+                self.finish_value(output, now);
+                Step::Done(count)
+            }
+            State::Skip(missing) => {
+                let count = (*missing).min(input.len());
+                *missing -= count;
+                if *missing == 0 {
+                    self.state = State::Line;
+                } else if count == 0 {
+                    return Step::NeedInput;
+                }
+                Step::Done(count)
+            }
+        }
+    }
+
+    fn step_line(&mut self, input: &[u8], output: &mut Output, now: u32) -> Step {
+        let Some((line, end)) = split_line(input) else {
+            return if is_hopeless(input) { Step::Close } else { Step::NeedInput };
+        };
+        if line.len() > LINE_BYTES_MAX && is_hopeless(line) {
+            return Step::Close;
+        }
+        match command::parse(line) {
+            Command::Get { keys, with_cas, exptime } => {
+                let expires_at = exptime.map(|exptime| expiry(exptime, now));
+                Step::Done(self.get_keys(keys, line.len(), end, with_cas, expires_at, output, now))
+            }
+            Command::Store(store) => {
+                self.step_store(StoreCommand::Classic(&store), line, input, end, output, now)
+            }
+            Command::MetaSet(set) => self.step_store(StoreCommand::Meta(&set), line, input, end, output, now),
+            Command::RefuseValue { answer, no_reply, value_bytes } => {
+                put_answer(output, answer, no_reply);
+                self.state = State::Skip(value_bytes);
+                Step::Done(end)
+            }
+            Command::Close | Command::Quit => Step::Close,
+            command => {
+                self.run(&command, output, now);
+                Step::Done(end)
+            }
+        }
+    }
+
+    /// Stores the value behind a line, if all of it is there; else waits for it
+    /// in the read buffer, or in an allocation of its own.
+    fn step_store(
+        &mut self,
+        store: StoreCommand<'_>,
+        line: &[u8],
+        input: &[u8],
+        end: usize,
+        output: &mut Output,
+        now: u32,
+    ) -> Step {
+        let value_bytes = store.value_bytes() + 2;
+        if self.is_too_large(store) {
+            self.refuse_too_large(store, output, now);
+            self.state = State::Skip(value_bytes);
+            return Step::Done(end);
+        }
+        let rest = &input[end..];
+        if let Some(value) = rest.get(..value_bytes) {
+            self.store(store, Value::Borrowed(value), output, now);
+            return Step::Done(end + value_bytes);
+        }
+        if value_bytes <= SMALL_VALUE_BYTES {
+            return Step::NeedInput;
+        }
+        let key = store.key();
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(key.len() + value_bytes).is_err() {
+            self.shared.no_memory_count.fetch_add(1, Ordering::Relaxed);
+            put_answer(output, answer::NO_MEMORY, store.is_no_reply());
+            self.state = State::Skip(value_bytes);
+            return Step::Done(end);
+        }
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(rest);
+        let filled = bytes.len();
+        bytes.resize(key.len() + value_bytes, 0);
+        self.state = State::Value(ArrivingValue { line: line.to_vec(), bytes, filled });
+        Step::Done(input.len())
+    }
+
+    /// Stores a value that arrived in an allocation of its own.
+    fn finish_value(&mut self, output: &mut Output, now: u32) {
+        let State::Value(value) = std::mem::replace(&mut self.state, State::Line) else { return };
+        let command = command::parse(&value.line);
+        let store = match &command {
+            Command::Store(store) => StoreCommand::Classic(store),
+            Command::MetaSet(set) => StoreCommand::Meta(set),
+            _ => unreachable!("the line was parsed as a store before"),
+        };
+        self.store(store, Value::Arrived(value.bytes), output, now);
+    }
+}
+
+/// The first line of `input` without its end, and where the next one begins.
+fn split_line(input: &[u8]) -> Option<(&[u8], usize)> {
+    let newline = memchr::memchr(b'\n', input)?;
+    let line = &input[..newline];
+    Some((line.strip_suffix(b"\r").unwrap_or(line), newline + 1))
+}
+
+/// Whether a line that has not ended yet is too long for anything but a get, or
+/// even for that.
+fn is_hopeless(line: &[u8]) -> bool {
+    let start = line.iter().position(|byte| *byte != b' ').unwrap_or(line.len());
+    let is_get = start <= 100 && (line[start..].starts_with(b"get ") || line[start..].starts_with(b"gets "));
+    line.len() > if is_get { GET_LINE_BYTES_MAX } else { LINE_BYTES_MAX }
+}
+
+/// The second that `exptime` means, as memcached reads it: 0 is never, up to
+/// thirty days are from now, more is a second of the Unix epoch, and what is
+/// negative is over.
+fn expiry(exptime: i32, now: u32) -> u32 {
+    match u32::try_from(exptime) {
+        Ok(0) => 0,
+        Ok(seconds) if exptime <= RELATIVE_SECONDS_MAX => now.saturating_add(seconds),
+        Ok(second) => second,
+        Err(_) => 1,
+    }
+}
+
+fn put_answer(output: &mut Output, answer: &str, no_reply: bool) {
+    if !no_reply {
+        output.put(answer.as_bytes());
+    }
+}

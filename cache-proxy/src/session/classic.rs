@@ -1,0 +1,195 @@
+//! The commands of the classic dialect that no value follows.
+
+use std::sync::atomic::Ordering;
+
+use super::{Session, State, expiry, put_answer};
+use crate::item_table::{ItemBytes, KEY_BYTES_MAX, NewItem};
+use crate::protocol::answer;
+use crate::protocol::command::Command;
+use crate::protocol::number::{Decimal, parse_u64};
+use crate::protocol::output::Output;
+use crate::protocol::tokens::next_token;
+
+/// What memcached calls itself, and we after it: clients look for features by it.
+pub(super) const VERSION: &str = concat!("1.6.45-hayloft-", env!("CARGO_PKG_VERSION"));
+
+const VERBOSITY_MAX: u32 = 10;
+
+/// What became of an incr or decr.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Arithmetic {
+    Done {
+        value: u64,
+        cas: u64,
+    },
+    Missing,
+    NotNumeric,
+    /// Its cas was not the one to compare with.
+    Changed,
+}
+
+impl Session {
+    /// Runs a command that is one line.
+    pub(super) fn run(&mut self, command: &Command<'_>, output: &mut Output, now: u32) {
+        match *command {
+            Command::Touch { key, exptime, no_reply } => {
+                let touched = self.touch(key, expiry(exptime, now), now);
+                put_answer(output, if touched { answer::TOUCHED } else { answer::NOT_FOUND }, no_reply);
+            }
+            Command::Delete { key, no_reply } => {
+                let deleted = self.delete(key, now);
+                put_answer(output, if deleted { answer::DELETED } else { answer::NOT_FOUND }, no_reply);
+            }
+            Command::Arithmetic { key, delta, increment, no_reply } => {
+                match self.arithmetic(key, delta, increment, None, None, now) {
+                    Arithmetic::Done { value, .. } if !no_reply => {
+                        output.put_number(value);
+                        output.put(b"\r\n");
+                    }
+                    Arithmetic::Done { .. } => {}
+                    Arithmetic::Missing | Arithmetic::Changed => {
+                        put_answer(output, answer::NOT_FOUND, no_reply);
+                    }
+                    Arithmetic::NotNumeric => put_answer(output, answer::NOT_NUMERIC, no_reply),
+                }
+            }
+            Command::FlushAll { delay, no_reply } => {
+                self.shared.flush_count.fetch_add(1, Ordering::Relaxed);
+                self.shared.table.flush(if delay > 0 { expiry(delay, now) } else { now }, now);
+                put_answer(output, answer::OK, no_reply);
+            }
+            Command::Verbosity { level, no_reply } => {
+                self.shared.verbosity.store(level.min(VERBOSITY_MAX), Ordering::Relaxed);
+                put_answer(output, answer::OK, no_reply);
+            }
+            Command::MemoryLimit { mebibytes, no_reply } => {
+                self.shared.table.set_memory_bytes_max(mebibytes << 20, now);
+                put_answer(output, answer::OK, no_reply);
+            }
+            Command::Stats { subcommand } => self.stats(subcommand, output, now),
+            Command::Version => {
+                output.put(b"VERSION ");
+                output.put(VERSION.as_bytes());
+                output.put(b"\r\n");
+            }
+            Command::Meta(ref meta) => self.run_meta(meta, output, now),
+            Command::MetaNoOp => output.put(b"MN\r\n"),
+            Command::Refuse { answer, no_reply } => put_answer(output, answer, no_reply),
+            Command::Get { .. }
+            | Command::Store(_)
+            | Command::MetaSet(_)
+            | Command::RefuseValue { .. }
+            | Command::Quit
+            | Command::Close => unreachable!("the session's own"),
+        }
+    }
+
+    /// Answers `keys`, the end of a line of `line_bytes` whose successor begins
+    /// at `end`; how many bytes are done with. Stops between two keys when the
+    /// output is full.
+    #[expect(clippy::too_many_arguments, reason = "the state of a get, from two callers")]
+    pub(super) fn get_keys(
+        &mut self,
+        mut keys: &[u8],
+        line_bytes: usize,
+        end: usize,
+        with_cas: bool,
+        expires_at: Option<u32>,
+        output: &mut Output,
+        now: u32,
+    ) -> usize {
+        while let Some((key, rest)) = next_token(keys) {
+            if output.len() >= self.shared.options.output_bytes_max {
+                self.state = State::Keys { with_cas, expires_at };
+                return line_bytes - keys.len();
+            }
+            debug_assert!(key.len() <= KEY_BYTES_MAX);
+            self.get(key, with_cas, expires_at, output, now);
+            keys = rest;
+        }
+        output.put(answer::END.as_bytes());
+        self.state = State::Line;
+        end
+    }
+
+    fn get(&self, key: &[u8], with_cas: bool, expires_at: Option<u32>, output: &mut Output, now: u32) {
+        let mut slot = self.shared.table.slot(key, now);
+        let Some(expires_at) = expires_at else {
+            if let Some(item) = slot.get() {
+                output.put_item(item, with_cas);
+            }
+            return;
+        };
+        slot.set_expiry(expires_at);
+        slot.access();
+        let found = slot.item().is_some();
+        if let Some(item) = slot.item() {
+            output.put_item(item, with_cas);
+        }
+        let counts = slot.counts();
+        counts.cmd_touch += 1;
+        counts.touch_hits += u64::from(found);
+        counts.touch_misses += u64::from(!found);
+    }
+
+    fn touch(&self, key: &[u8], expires_at: u32, now: u32) -> bool {
+        let mut slot = self.shared.table.slot(key, now);
+        let found = slot.item().is_some();
+        slot.set_expiry(expires_at);
+        slot.access();
+        let counts = slot.counts();
+        counts.cmd_touch += 1;
+        counts.touch_hits += u64::from(found);
+        counts.touch_misses += u64::from(!found);
+        found
+    }
+
+    fn delete(&self, key: &[u8], now: u32) -> bool {
+        let mut slot = self.shared.table.slot(key, now);
+        let found = slot.remove();
+        let counts = slot.counts();
+        counts.delete_hits += u64::from(found);
+        counts.delete_misses += u64::from(!found);
+        found
+    }
+
+    /// Adds to or takes from the decimal number at `key`. Adding wraps at 2^64,
+    /// taking stops at 0, as memcached's does; the new text has no padding,
+    /// unlike memcached's.
+    pub(super) fn arithmetic(
+        &self,
+        key: &[u8],
+        delta: u64,
+        increment: bool,
+        compare: Option<u64>,
+        new_cas: Option<u64>,
+        now: u32,
+    ) -> Arithmetic {
+        let mut slot = self.shared.table.slot(key, now);
+        let Some(item) = slot.item() else {
+            let counts = slot.counts();
+            counts.incr_misses += u64::from(increment);
+            counts.decr_misses += u64::from(!increment);
+            return Arithmetic::Missing;
+        };
+        if compare.is_some_and(|compare| compare != item.cas()) {
+            return Arithmetic::Changed;
+        }
+        let Some(value) = parse_u64(item.value()) else { return Arithmetic::NotNumeric };
+        let value = if increment { value.wrapping_add(delta) } else { value.saturating_sub(delta) };
+        let new = NewItem {
+            bytes: ItemBytes::copy(key, &[Decimal::new(value).as_bytes()]),
+            key_bytes: u8::try_from(key.len()).expect("keys are checked"),
+            client_flags: item.client_flags(),
+            expires_at: item.expires_at(),
+            binary_key: item.has_binary_key(),
+        };
+        let cas = slot.put(new, new_cas);
+        let counts = slot.counts();
+        counts.incr_hits += u64::from(increment);
+        counts.decr_hits += u64::from(!increment);
+        drop(slot);
+        self.shared.table.relieve(now);
+        Arithmetic::Done { value, cas }
+    }
+}

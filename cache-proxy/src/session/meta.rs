@@ -1,0 +1,362 @@
+//! mg, ms, md, ma and me.
+
+use std::sync::atomic::Ordering;
+
+use super::classic::Arithmetic;
+use super::store::{StoreOutcome, StoreRequest, Value};
+use super::{Session, expiry};
+use crate::item_table::{Item, ItemBytes, NewItem};
+use crate::protocol::answer;
+use crate::protocol::command::StoreVerb;
+use crate::protocol::meta::{MetaFlags, MetaLine, MetaVerb, encode_base64};
+use crate::protocol::number::Decimal;
+use crate::protocol::output::Output;
+
+impl Session {
+    pub(super) fn run_meta(&mut self, line: &MetaLine<'_>, output: &mut Output, now: u32) {
+        match line.verb {
+            MetaVerb::Get => self.meta_get(line, output, now),
+            MetaVerb::Delete => self.meta_delete(line, output, now),
+            MetaVerb::Arithmetic => self.meta_arithmetic(line, output, now),
+            MetaVerb::Debug => self.meta_debug(line, output, now),
+            MetaVerb::Set => unreachable!("a value follows it"),
+        }
+    }
+
+    fn meta_get(&self, line: &MetaLine<'_>, output: &mut Output, now: u32) {
+        let flags = &line.flags;
+        let key = line.key.as_slice();
+        let mut slot = self.shared.table.slot(key, now);
+        let mut created = false;
+        if let (None, Some(exptime)) = (slot.item(), flags.vivify) {
+            slot.put(empty_item(line, 0, expiry(exptime, now)), flags.new_cas);
+            created = true;
+        }
+        count_get(&mut slot, flags);
+        let Some(item) = slot.item() else {
+            drop(slot);
+            if !flags.quiet {
+                output.put(b"EN");
+                put_written(line, output);
+            }
+            return;
+        };
+        if flags.value {
+            output.put(b"VA ");
+            output.put_number(item.value().len() as u64);
+        } else {
+            output.put(b"HD");
+        }
+        // Flags answer in their order, and what they show is how it was before
+        // this access; a new time to expire shows from its place on.
+        let mut expires_at = item.expires_at();
+        for word in line.words() {
+            match word[0] {
+                b'T' => expires_at = expiry(flags.exptime.unwrap_or(0), now),
+                b'l' => put_number(output, b'l', u64::from(now.saturating_sub(item.accessed_at()))),
+                b'h' => put_number(output, b'h', u64::from(item.is_fetched())),
+                b'k' => put_key(output, item.key(), item.has_binary_key()),
+                letter => put_common(letter, word, item, expires_at, output, now),
+            }
+        }
+        let had_token = item.is_token_sent();
+        let is_stale = item.is_stale();
+        let wins_recache = flags.recache.is_some_and(|recache| {
+            !had_token && !created && expires_at != 0 && expires_at < expiry(recache, now)
+        });
+        let wins = created || wins_recache || is_stale && !had_token;
+        for (letter, shown) in [(b" Z", had_token), (b" X", is_stale), (b" W", wins)] {
+            if shown {
+                output.put(letter);
+            }
+        }
+        output.put(b"\r\n");
+        if flags.value {
+            output.put_value(item);
+        }
+        if flags.exptime.is_some() {
+            slot.set_expiry(expires_at);
+        }
+        if wins {
+            slot.mark_token_sent(true);
+        }
+        if !flags.no_access {
+            slot.access();
+        }
+        drop(slot);
+        if created {
+            self.shared.table.relieve(now);
+        }
+    }
+
+    pub(super) fn store_meta(&self, line: &MetaLine<'_>, value: Value<'_>, output: &mut Output, now: u32) {
+        let flags = &line.flags;
+        let verb = match flags.mode {
+            b'E' => StoreVerb::Add,
+            b'A' => StoreVerb::Append,
+            b'P' => StoreVerb::Prepend,
+            b'R' if flags.compare.is_none() => StoreVerb::Replace,
+            _ if flags.compare.is_none() => StoreVerb::Set,
+            _ => StoreVerb::Cas,
+        };
+        let joins = matches!(verb, StoreVerb::Append | StoreVerb::Prepend);
+        let exptime = if joins { flags.vivify } else { None }.or(flags.exptime).unwrap_or(0);
+        let request = StoreRequest {
+            verb,
+            client_flags: flags.client_flags,
+            expires_at: expiry(exptime, now),
+            compare: flags.compare,
+            new_cas: flags.new_cas,
+            allow_stale: flags.invalidate && verb == StoreVerb::Cas,
+            vivify: flags.vivify.is_some(),
+            binary_key: line.key.is_binary(),
+        };
+        let stored = self.store_value(line.key.as_slice(), &request, value, now);
+        let (code, cas, value_bytes) = match stored {
+            StoreOutcome::Stored { .. } if flags.quiet => return,
+            StoreOutcome::Stored { cas, value_bytes } => ("HD", cas, value_bytes),
+            StoreOutcome::NotStored => ("NS", 0, line.value_bytes),
+            StoreOutcome::Exists => ("EX", 0, line.value_bytes),
+            StoreOutcome::NotFound => ("NF", 0, line.value_bytes),
+            StoreOutcome::TooLarge => return output.put(answer::TOO_LARGE.as_bytes()),
+        };
+        output.put(code.as_bytes());
+        for word in line.words() {
+            match word[0] {
+                b'O' => put_opaque(output, word),
+                b'k' => put_key(output, line.key.as_slice(), line.key.is_binary()),
+                b'c' => put_number(output, b'c', cas),
+                b's' => put_number(output, b's', value_bytes as u64),
+                _ => {}
+            }
+        }
+        output.put(b"\r\n");
+    }
+
+    fn meta_delete(&self, line: &MetaLine<'_>, output: &mut Output, now: u32) {
+        let flags = &line.flags;
+        let mut slot = self.shared.table.slot(line.key.as_slice(), now);
+        let Some(item) = slot.item() else {
+            slot.counts().delete_misses += 1;
+            drop(slot);
+            output.put(b"NF");
+            return put_written(line, output);
+        };
+        let cas = item.cas();
+        if flags.compare.is_some_and(|compare| compare != cas) {
+            slot.counts().delete_misses += 1;
+            drop(slot);
+            output.put(b"EX");
+            return put_written(line, output);
+        }
+        if flags.remove_value {
+            let expires_at = expiry(flags.exptime.unwrap_or(0), now);
+            slot.put(empty_item(line, flags.client_flags, expires_at), Some(flags.new_cas.unwrap_or(cas)));
+        }
+        if flags.invalidate {
+            if let Some(exptime) = flags.exptime {
+                slot.set_expiry(expiry(exptime, now));
+            }
+            slot.mark_stale(true);
+            slot.mark_token_sent(false);
+            slot.renew_cas(flags.new_cas);
+        } else {
+            slot.counts().delete_hits += 1;
+            if !flags.remove_value {
+                slot.remove();
+            }
+        }
+        drop(slot);
+        self.shared.table.relieve(now);
+        if !flags.quiet {
+            output.put(b"HD");
+            put_written(line, output);
+        }
+    }
+
+    fn meta_arithmetic(&self, line: &MetaLine<'_>, output: &mut Output, now: u32) {
+        let flags = &line.flags;
+        let key = line.key.as_slice();
+        let increment = !matches!(flags.mode, b'D' | b'd' | b'-');
+        let delta = flags.delta.unwrap_or(1);
+        let mut created = false;
+        let (value, cas) = match self.arithmetic(key, delta, increment, flags.compare, flags.new_cas, now) {
+            Arithmetic::Done { value, cas } => (value, cas),
+            Arithmetic::NotNumeric => return output.put(answer::NOT_NUMERIC.as_bytes()),
+            Arithmetic::Changed => {
+                output.put(b"EX");
+                return put_written(line, output);
+            }
+            Arithmetic::Missing => {
+                let Some(exptime) = flags.vivify else {
+                    output.put(b"NF");
+                    return put_written(line, output);
+                };
+                let request = StoreRequest {
+                    verb: StoreVerb::Add,
+                    client_flags: 0,
+                    expires_at: expiry(exptime, now),
+                    compare: None,
+                    new_cas: flags.new_cas,
+                    allow_stale: false,
+                    vivify: false,
+                    binary_key: line.key.is_binary(),
+                };
+                let initial = Decimal::new(flags.initial);
+                let text = [initial.as_bytes(), b"\r\n"].concat();
+                match self.store_value(key, &request, Value::Borrowed(&text), now) {
+                    StoreOutcome::Stored { cas, .. } => {
+                        created = true;
+                        (flags.initial, cas)
+                    }
+                    // Somebody else created it in between.
+                    _ => {
+                        output.put(b"NS");
+                        return put_written(line, output);
+                    }
+                }
+            }
+        };
+        let expires_at = self.meta_arithmetic_expiry(line, now);
+        if flags.quiet && !created {
+            return;
+        }
+        let text = Decimal::new(value);
+        if flags.value {
+            output.put(b"VA ");
+            output.put_number(text.as_bytes().len() as u64);
+        } else {
+            output.put(b"HD");
+        }
+        for word in line.words() {
+            match word[0] {
+                b'c' => put_number(output, b'c', cas),
+                b't' => put_ttl(output, expires_at, now),
+                b'O' => put_opaque(output, word),
+                b'k' => put_key(output, key, line.key.is_binary()),
+                _ => {}
+            }
+        }
+        output.put(b"\r\n");
+        if flags.value {
+            output.put(text.as_bytes());
+            output.put(b"\r\n");
+        }
+    }
+
+    /// Gives the counter its new time to expire, if the line has one; returns
+    /// the time it has.
+    fn meta_arithmetic_expiry(&self, line: &MetaLine<'_>, now: u32) -> u32 {
+        let mut slot = self.shared.table.slot(line.key.as_slice(), now);
+        if let Some(exptime) = line.flags.exptime {
+            slot.set_expiry(expiry(exptime, now));
+        }
+        slot.item().map_or(0, Item::expires_at)
+    }
+
+    fn meta_debug(&self, line: &MetaLine<'_>, output: &mut Output, now: u32) {
+        self.shared.meta_count.fetch_add(1, Ordering::Relaxed);
+        let slot = self.shared.table.slot(line.key.as_slice(), now);
+        let Some(item) = slot.item() else { return output.put(b"EN\r\n") };
+        output.put(b"ME ");
+        if item.has_binary_key() {
+            encode_base64(item.key(), |part| output.put(part));
+        } else {
+            output.put(item.key());
+        }
+        let expires_in = match item.expires_at() {
+            0 => -1,
+            expires_at => i64::from(now) - i64::from(expires_at),
+        };
+        let text = format!(
+            " exp={expires_in} la={} cas={} fetch={} cls=1 size={}\r\n",
+            now.saturating_sub(item.accessed_at()),
+            item.cas(),
+            if item.is_fetched() { "yes" } else { "no" },
+            item.memory_bytes(),
+        );
+        output.put(text.as_bytes());
+    }
+}
+
+fn empty_item(line: &MetaLine<'_>, client_flags: u32, expires_at: u32) -> NewItem {
+    let key = line.key.as_slice();
+    NewItem {
+        bytes: ItemBytes::copy(key, &[]),
+        key_bytes: u8::try_from(key.len()).expect("keys are checked"),
+        client_flags,
+        expires_at,
+        binary_key: line.key.is_binary(),
+    }
+}
+
+/// mg with a new time to expire counts as a touch, else as a get.
+fn count_get(slot: &mut crate::item_table::Slot<'_>, flags: &MetaFlags) {
+    let found = slot.item().is_some();
+    let counts = slot.counts();
+    if flags.exptime.is_some() {
+        counts.cmd_touch += 1;
+        counts.touch_hits += u64::from(found);
+        counts.touch_misses += u64::from(!found);
+    } else {
+        counts.cmd_get += 1;
+        counts.get_hits += u64::from(found);
+        counts.get_misses += u64::from(!found);
+    }
+}
+
+fn put_common(letter: u8, word: &[u8], item: &Item, expires_at: u32, output: &mut Output, now: u32) {
+    match letter {
+        b's' => put_number(output, b's', item.value().len() as u64),
+        b't' => put_ttl(output, expires_at, now),
+        b'c' => put_number(output, b'c', item.cas()),
+        b'f' => put_number(output, b'f', u64::from(item.client_flags())),
+        b'O' => put_opaque(output, word),
+        _ => {}
+    }
+}
+
+/// Repeats the opaque and the key of a line that has no item to show, and ends the answer.
+fn put_written(line: &MetaLine<'_>, output: &mut Output) {
+    for word in line.words() {
+        match word[0] {
+            b'O' => put_opaque(output, word),
+            b'k' => {
+                output.put(b" k");
+                output.put(line.written_key());
+                if line.key.is_binary() {
+                    output.put(b" b");
+                }
+            }
+            _ => {}
+        }
+    }
+    output.put(b"\r\n");
+}
+
+fn put_number(output: &mut Output, letter: u8, value: u64) {
+    output.put(&[b' ', letter]);
+    output.put_number(value);
+}
+
+fn put_ttl(output: &mut Output, expires_at: u32, now: u32) {
+    match expires_at {
+        0 => output.put(b" t-1"),
+        expires_at => put_number(output, b't', u64::from(expires_at.saturating_sub(now))),
+    }
+}
+
+fn put_opaque(output: &mut Output, word: &[u8]) {
+    output.put(b" ");
+    output.put(word);
+}
+
+fn put_key(output: &mut Output, key: &[u8], binary: bool) {
+    output.put(b" k");
+    if binary {
+        encode_base64(key, |part| output.put(part));
+        output.put(b" b");
+    } else {
+        output.put(key);
+    }
+}
