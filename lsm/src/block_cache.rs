@@ -63,6 +63,12 @@ impl BlockCache {
     pub(crate) fn bytes(&self) -> u64 {
         self.blocks.weighted_size()
     }
+
+    /// Does moka's pending housekeeping now.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        self.blocks.run_pending_tasks();
+    }
 }
 
 impl fmt::Debug for BlockCache {

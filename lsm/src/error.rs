@@ -24,6 +24,14 @@ pub enum Error {
         /// What is wrong there.
         what: &'static str,
     },
+    /// A key and its value together are longer than anything that is stored; nothing was written.
+    #[error("an entry of {bytes} bytes is longer than the {bytes_max} allowed")]
+    EntryTooLarge {
+        /// What they have.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
     /// A table was given its keys out of order; what was written of it is of no use.
     #[error("keys of {} came out of order", file.display())]
     OutOfOrder {
@@ -33,7 +41,7 @@ pub enum Error {
 }
 
 /// An engine operation's outcome.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a decoder that knows no file found wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

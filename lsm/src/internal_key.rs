@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn bytes_are_the_user_key_and_a_little_endian_trailer() {
-        assert_eq!(encoded(b"ab", 0x0102_0304_0506_07, Kind::Delete), b"ab\x02\x07\x06\x05\x04\x03\x02\x01");
+        assert_eq!(encoded(b"ab", 0x01_0203_0405_0607, Kind::Delete), b"ab\x02\x07\x06\x05\x04\x03\x02\x01");
     }
 
     #[test]
@@ -248,8 +248,20 @@ mod tests {
 
     #[test]
     fn separators_stand_between_their_neighbours_and_are_no_longer_than_the_first() {
-        let keys: [&[u8]; 12] =
-            [b"", b"a", b"a\0", b"ab", b"abc", b"abd", b"abdz", b"abf", b"ac", b"b\xff\xff", b"c", b"\xff\xff"];
+        let keys: [&[u8]; 12] = [
+            b"",
+            b"a",
+            b"a\0",
+            b"ab",
+            b"abc",
+            b"abd",
+            b"abdz",
+            b"abf",
+            b"ac",
+            b"b\xff\xff",
+            b"c",
+            b"\xff\xff",
+        ];
         for pair in 0..keys.len() {
             for next in pair + 1..keys.len() {
                 let last = encoded(keys[pair], 3, Kind::Put);

@@ -14,6 +14,7 @@ mod range_tombstone;
 pub mod snapshot;
 pub mod sstable;
 pub mod tree;
+mod varint;
 
 pub use batch::WriteBatch;
 pub use engine::{Commit, Engine};

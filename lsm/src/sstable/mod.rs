@@ -1,17 +1,35 @@
-//! SSTables: sorted, immutable files of internal keys and values.
+//! SSTables: sorted, immutable files of internal keys and values (Bigtable,
+//! section 4; the layout is LevelDB's, see `format.rs`).
+//!
+//! Read on in this order:
+//!
+//! - [`format`]: what a file consists of, the envelope of a block, the footer.
+//! - [`block`], [`block_builder`]: entries with prefix compression.
+//! - [`block_index`], [`filter`], [`properties`]: what stands beside the data.
+//! - [`writer`]: [`TableWriter`], for flushes and compactions.
+//! - [`table`], [`cursor`]: [`Table`] and [`TableCursor`], for reads.
+//!
+//! Nothing here knows levels, trees or the names of files.
 
 pub(crate) mod block;
+pub(crate) mod block_builder;
+pub(crate) mod block_index;
 pub(crate) mod cursor;
 pub(crate) mod filter;
+pub(crate) mod format;
 pub(crate) mod properties;
 pub(crate) mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writer;
 
 pub(crate) use cursor::{ReadMode, TableCursor};
 pub(crate) use filter::FilterHash;
 pub(crate) use properties::Properties;
 pub(crate) use table::{Found, Table};
-pub(crate) use writer::{TableOptions, TableWriter};
+pub(crate) use writer::{ENTRY_BYTES_MAX, FinishedTable, TableOptions, TableWriter};
 
 /// How blocks are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

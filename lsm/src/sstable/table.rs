@@ -1,15 +1,31 @@
-//! An open table.
+//! An open table: its parts in memory, its data blocks behind them.
+//!
+//! The file is mapped. Index blocks and data blocks stored raw are read in
+//! place; compressed data blocks are decoded into the block cache. Filters and
+//! range tombstones live in anonymous memory, which [`Table::memory_bytes`]
+//! charges. An open table keeps its file alive through the map, whatever
+//! happens to the name.
+//!
+//! Every block's checksum is verified before it is decoded: compressed ones
+//! each time they are, raw ones the first time after the table was opened,
+//! which a bitmap remembers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::{FilterHash, Properties, ReadMode, TableCursor};
-use crate::block_cache::BlockCache;
-use crate::internal_key::{Kind, LookupKey};
+use super::block::Block;
+use super::block_index::{BlockIndex, DataBlock, IndexDamage, IndexFile, IndexPosition};
+use super::filter::{self, Filter, FilterHash};
+use super::format::{self, BLOCK_TRAILER_BYTES, BlockHandle, FOOTER_BYTES, Footer};
+use super::{Compression, Properties, ReadMode, TableCursor};
+use crate::block_cache::{BlockCache, BlockKey};
+use crate::error::Damage;
+use crate::internal_key::{Kind, LookupKey, Trailer};
 use crate::range_tombstone::FragmentedTombstones;
-use crate::{KeyRange, Result};
+use crate::{Error, KeyRange, Result};
 
 /// The newest write of a key that a table holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,49 +40,278 @@ pub(crate) struct Found {
 
 /// An open table.
 #[derive(Debug)]
-pub(crate) struct Table {}
+pub(crate) struct Table {
+    path: PathBuf,
+    file: Arc<dyn vfs::File>,
+    /// The mapped file without its footer.
+    blocks: Bytes,
+    footer: Footer,
+    properties: Properties,
+    index: BlockIndex,
+    /// None where there are no point entries.
+    filter: Option<Filter>,
+    tombstones: Arc<FragmentedTombstones>,
+    cache: Arc<BlockCache>,
+    cache_file_id: u64,
+    /// A bit for each data block stored raw whose checksum held.
+    verified: Box<[AtomicU64]>,
+}
 
 impl Table {
     /// Opens the table in `file`, whose name `path` is for errors: reads and verifies footer, properties,
     /// top index, filters and range tombstones, and maps the rest.
     ///
     /// REQUIRES: the file is complete, and nobody changes or cuts it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`], [`Error::Io`].
     pub(crate) fn open(file: Arc<dyn vfs::File>, path: &Path, cache: Arc<BlockCache>) -> Result<Arc<Self>> {
-        unimplemented!()
+        let map = file.map()?;
+        let Some((_, footer_bytes)) = map.split_last_chunk::<FOOTER_BYTES>() else {
+            return Err(Damage("this is no SSTable: it is too short for a footer").at(path, 0));
+        };
+        let blocks = map.slice(..map.len() - FOOTER_BYTES);
+        let footer = Footer::decode(footer_bytes).map_err(|damage| damage.at(path, blocks.len() as u64))?;
+        let parts = Parts { path, blocks: &blocks };
+        let properties = parts.part(footer.properties, |block| Properties::decode(&block))?;
+        if properties.data_block_count > (blocks.len() / BLOCK_TRAILER_BYTES) as u64 {
+            return Err(Damage("more data blocks are claimed than fit").at(path, footer.properties.offset));
+        }
+        let top = parts.part(footer.index, Block::new)?;
+        let index = BlockIndex::new(top, footer.index_levels, footer.index.offset)
+            .map_err(|(damage, offset)| damage.at(path, offset))?;
+        let filter = parts.filter(&footer, &properties)?;
+        let tombstones = match footer.tombstones.is_absent() {
+            true => FragmentedTombstones::default(),
+            false => parts.part(footer.tombstones, |block| FragmentedTombstones::decode(&block))?,
+        };
+        let verified = (0..properties.data_block_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let cache_file_id = cache.next_file_id();
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            tombstones: Arc::new(tombstones),
+            file,
+            blocks,
+            footer,
+            properties,
+            index,
+            filter,
+            cache,
+            cache_file_id,
+            verified,
+        }))
     }
+
     /// Figures and bounds.
     pub(crate) fn properties(&self) -> &Properties {
-        unimplemented!()
+        &self.properties
     }
+
     /// The file's length in bytes.
     pub(crate) fn file_bytes(&self) -> u64 {
-        unimplemented!()
+        (self.blocks.len() + FOOTER_BYTES) as u64
     }
+
     /// Anonymous memory that the open table takes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        unimplemented!()
+        size_of::<Self>()
+            + self.path.as_os_str().len()
+            + self.index.memory_bytes()
+            + self.filter.as_ref().map_or(0, Filter::memory_bytes)
+            + self.tombstones.memory_bytes()
+            + self.properties.key_range.start.len()
+            + self.properties.key_range.end.len()
+            + size_of_val(&*self.verified)
     }
+
     /// The table's range tombstones. No filter speaks for them: ask them even
     /// where [`Table::get`] finds nothing.
     pub(crate) fn range_tombstones(&self) -> &Arc<FragmentedTombstones> {
-        unimplemented!()
+        &self.tombstones
     }
-    /// Whether point entries under this filter key may be here; true where the filter cannot tell.
-    /// Says nothing about range tombstones.
-    pub(crate) fn may_contain(&self, filter_key: &[u8], hash: FilterHash) -> bool {
-        unimplemented!()
+
+    /// Whether there may be point entries here with the filter key of `key`,
+    /// which `hash` was made of. Says nothing about range tombstones.
+    pub(crate) fn may_contain(&self, key: &[u8], hash: FilterHash) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.may_contain(key, hash))
     }
+
     /// The newest put or delete of the key at or below its sequence, filters
     /// asked first. Range tombstones are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`].
     pub(crate) fn get(&self, key: &LookupKey) -> Result<Option<Found>> {
-        unimplemented!()
+        if !self.may_contain(key.user_key(), key.filter_hash()) {
+            return Ok(None);
+        }
+        // A separator that is not its block's last key has another user key than the block behind it,
+        // so one block tells.
+        let Some(position) = self.index_seek(key.encoded())? else { return Ok(None) };
+        let data_block = self.index_entry(position)?.1;
+        let block = self.read_block(data_block, ReadMode::Hot)?;
+        let found =
+            block.find(key.encoded()).map_err(|damage| self.damaged(damage, data_block.handle.offset))?;
+        let Some((trailer, value)) = found else { return Ok(None) };
+        let kind = self.point_kind(trailer, data_block.handle.offset)?;
+        Ok(Some(Found { sequence: trailer.sequence(), kind, value }))
     }
+
     /// A cursor over the point entries.
     pub(crate) fn cursor(self: &Arc<Self>, mode: ReadMode) -> TableCursor {
         TableCursor::new(Arc::clone(self), mode)
     }
+
     /// Stored bytes of the data blocks that hold keys of `range`, roughly.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`].
     pub(crate) fn approximate_bytes(&self, range: &KeyRange) -> Result<u64> {
-        unimplemented!()
+        let start = self.approximate_offset(&range.start)?;
+        let end = if range.end.is_empty() { None } else { Some(self.approximate_offset(&range.end)?) };
+        Ok(end.unwrap_or(self.blocks.len() as u64).saturating_sub(start))
+    }
+
+    fn approximate_offset(&self, user_key: &[u8]) -> Result<u64> {
+        let mut sought = Vec::with_capacity(user_key.len() + crate::internal_key::TRAILER_BYTES);
+        crate::internal_key::encode(&mut sought, user_key, Trailer::seek(u64::MAX));
+        match self.index_seek(&sought)? {
+            Some(position) => Ok(self.index_entry(position)?.1.handle.offset),
+            None => Ok(self.blocks.len() as u64),
+        }
+    }
+
+    /// Put or delete: what data blocks hold.
+    pub(super) fn point_kind(&self, trailer: Trailer, offset: u64) -> Result<Kind> {
+        match trailer.kind() {
+            Some(kind @ (Kind::Put | Kind::Delete)) => Ok(kind),
+            _ => Err(self.damaged(Damage("a key is of no kind that stands in a data block"), offset)),
+        }
+    }
+
+    pub(super) fn damaged(&self, damage: Damage, offset: u64) -> Error {
+        damage.at(&self.path, offset)
+    }
+
+    /// The data block, verified and decoded, through the map.
+    pub(super) fn read_block(&self, data_block: DataBlock, mode: ReadMode) -> Result<Block> {
+        let offset = data_block.handle.offset;
+        let at = |damage: Damage| self.damaged(damage, offset);
+        if data_block.compression == Compression::Raw {
+            return self.read_raw_block(data_block).map_err(at);
+        }
+        let key = BlockKey { file_id: self.cache_file_id, offset };
+        if let Some(block) = self.cache.get(key) {
+            return Ok(block);
+        }
+        let sealed = self.sealed(data_block.handle).map_err(at)?;
+        let block = decode_block(&sealed, data_block).map_err(at)?;
+        if mode == ReadMode::Hot {
+            self.cache.insert(key, block.clone());
+        }
+        Ok(block)
+    }
+
+    fn read_raw_block(&self, data_block: DataBlock) -> Result<Block, Damage> {
+        let sealed = self.sealed(data_block.handle)?;
+        let ordinal = usize::try_from(data_block.ordinal).unwrap_or(usize::MAX);
+        let word =
+            self.verified.get(ordinal / 64).ok_or(Damage("a data block's ordinal is above their count"))?;
+        let bit = 1 << (ordinal % 64);
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            let block = decode_block(&sealed, data_block)?;
+            word.fetch_or(bit, Ordering::Relaxed);
+            return Ok(block);
+        }
+        Block::new(sealed.slice(..sealed.len() - BLOCK_TRAILER_BYTES))
+    }
+
+    fn sealed(&self, handle: BlockHandle) -> Result<Bytes, Damage> {
+        Ok(self.blocks.slice(handle.range(self.blocks.len())?))
+    }
+
+    /// The file, for cursors that read past the map, and where its blocks end.
+    pub(super) fn file(&self) -> (&dyn vfs::File, usize) {
+        (&*self.file, self.blocks.len())
+    }
+
+    pub(super) fn index_seek(&self, target: &[u8]) -> Result<Option<IndexPosition>> {
+        self.index.seek(&self.index_file(), target).map_err(|damage| self.index_damaged(damage))
+    }
+
+    pub(super) fn index_first(&self) -> Result<Option<IndexPosition>> {
+        self.index.first(&self.index_file()).map_err(|damage| self.index_damaged(damage))
+    }
+
+    pub(super) fn index_last(&self) -> Result<Option<IndexPosition>> {
+        self.index.last(&self.index_file()).map_err(|damage| self.index_damaged(damage))
+    }
+
+    pub(super) fn index_next(&self, position: IndexPosition) -> Result<Option<IndexPosition>> {
+        self.index.next(&self.index_file(), position).map_err(|damage| self.index_damaged(damage))
+    }
+
+    pub(super) fn index_prev(&self, position: IndexPosition) -> Result<Option<IndexPosition>> {
+        self.index.prev(&self.index_file(), position).map_err(|damage| self.index_damaged(damage))
+    }
+
+    pub(super) fn index_entry(&self, position: IndexPosition) -> Result<(&[u8], DataBlock)> {
+        self.index.entry(&self.index_file(), position).map_err(|damage| self.index_damaged(damage))
+    }
+
+    fn index_file(&self) -> IndexFile<'_> {
+        IndexFile { blocks: &self.blocks, top_offset: self.footer.index.offset }
+    }
+
+    fn index_damaged(&self, (damage, offset): IndexDamage) -> Error {
+        self.damaged(damage, offset)
+    }
+}
+
+/// Verifies and decodes a data block as it stands on disk.
+pub(super) fn decode_block(sealed: &Bytes, data_block: DataBlock) -> Result<Block, Damage> {
+    format::verify(sealed)?;
+    let (block, compression) = format::unseal(sealed)?;
+    if compression != data_block.compression {
+        return Err(Damage("a block is not compressed as the index says"));
+    }
+    Block::new(block)
+}
+
+/// The parts of a table that is being opened.
+struct Parts<'a> {
+    path: &'a Path,
+    blocks: &'a Bytes,
+}
+
+impl Parts<'_> {
+    /// Verifies the block at `handle` and decodes what it holds.
+    fn part<T>(&self, handle: BlockHandle, decode: impl FnOnce(Bytes) -> Result<T, Damage>) -> Result<T> {
+        let decoded = handle.range(self.blocks.len()).and_then(|range| {
+            let sealed = self.blocks.slice(range);
+            format::verify(&sealed)?;
+            decode(format::unseal(&sealed)?.0)
+        });
+        decoded.map_err(|damage| damage.at(self.path, handle.offset))
+    }
+
+    fn filter(&self, footer: &Footer, properties: &Properties) -> Result<Option<Filter>> {
+        if footer.filter.is_absent() {
+            return match properties.entry_count {
+                0 => Ok(None),
+                _ => {
+                    Err(Damage("a table with entries has no filter").at(self.path, footer.properties.offset))
+                }
+            };
+        }
+        let index = self.part(footer.filter, |block| filter::decode_index(&block))?;
+        let mut partitions = Vec::with_capacity(index.len());
+        for (last_key, handle) in index {
+            partitions.push((last_key, self.part(handle, |block| filter::decode_partition(&block))?));
+        }
+        Ok(Some(Filter::new(properties.filter_key, partitions)))
     }
 }

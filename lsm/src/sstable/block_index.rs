@@ -1,0 +1,306 @@
+//! The index of a table: which data block may hold a key.
+//!
+//! A small index is one block; a large one is cut into partitions as it is
+//! written, each a block, with a top index over them, so that neither writing
+//! nor opening a table holds more of it than the top. Index blocks are stored
+//! raw and have a restart at each entry: they are searched in place, in the
+//! mapped file.
+//!
+//! An entry's key is an internal key at or after all of its block and before
+//! all of the next one. Its value, for a data block:
+//!
+//! ```text
+//! SIZE    FIELD
+//! varint  offset of the block
+//! varint  stored bytes
+//! varint  ordinal of the block among the data blocks, from 0
+//! 1       compression: 1 raw, 2 LZ4; the same as in the block's trailer
+//! ```
+//!
+//! and for a partition, in the top index, the first two of these.
+
+use std::cmp::Ordering;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
+use super::Compression;
+use super::block::Block;
+use super::block_builder::BlockBuilder;
+use super::format::{self, BlockHandle};
+use crate::error::Damage;
+use crate::{internal_key, varint};
+
+/// Where a data block is and how it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DataBlock {
+    pub(crate) handle: BlockHandle,
+    /// Its place among the data blocks, from 0.
+    pub(crate) ordinal: u64,
+    pub(crate) compression: Compression,
+}
+
+impl DataBlock {
+    fn encode(self, buffer: &mut Vec<u8>) {
+        encode_handle(buffer, self.handle);
+        varint::encode(buffer, self.ordinal);
+        buffer.push(self.compression.tag());
+    }
+
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let handle = take_handle(&mut bytes)?;
+        let ordinal = varint::take(&mut bytes)?;
+        let [tag] = bytes else { return None };
+        Some(Self { handle, ordinal, compression: Compression::from_tag(*tag)? })
+    }
+}
+
+fn encode_handle(buffer: &mut Vec<u8>, handle: BlockHandle) {
+    varint::encode(buffer, handle.offset);
+    varint::encode(buffer, handle.stored_bytes.into());
+}
+
+fn take_handle(bytes: &mut &[u8]) -> Option<BlockHandle> {
+    Some(BlockHandle { offset: varint::take(bytes)?, stored_bytes: varint::take(bytes)?.try_into().ok()? })
+}
+
+/// Builds an index while the data blocks are written.
+#[derive(Debug)]
+pub(crate) struct BlockIndexBuilder {
+    partition_bytes: usize,
+    current: BlockBuilder,
+    top: BlockBuilder,
+    value: Vec<u8>,
+}
+
+impl BlockIndexBuilder {
+    /// A builder that closes partitions at `partition_bytes`.
+    pub(crate) fn new(partition_bytes: usize) -> Self {
+        Self { partition_bytes, current: BlockBuilder::new(1), top: BlockBuilder::new(1), value: Vec::new() }
+    }
+
+    /// Adds a data block whose keys are at or before `separator`.
+    pub(crate) fn add(&mut self, separator: &[u8], block: DataBlock) {
+        self.value.clear();
+        block.encode(&mut self.value);
+        self.current.add(separator, &self.value);
+    }
+
+    /// Whether the current partition has to be written now.
+    pub(crate) fn is_partition_full(&self) -> bool {
+        self.current.bytes() >= self.partition_bytes
+    }
+
+    /// Whether the index has more than one level so far.
+    pub(crate) fn is_partitioned(&self) -> bool {
+        self.top.entry_count() > 0
+    }
+
+    /// Entries of the current partition.
+    pub(crate) fn pending_count(&self) -> usize {
+        self.current.entry_count()
+    }
+
+    /// The current partition's block, to be written; then comes [`BlockIndexBuilder::partition_written`].
+    pub(crate) fn finish_partition(&mut self) -> &[u8] {
+        self.current.finish()
+    }
+
+    /// The current partition stands at `handle`; the next one begins.
+    pub(crate) fn partition_written(&mut self, handle: BlockHandle) {
+        self.value.clear();
+        encode_handle(&mut self.value, handle);
+        self.top.add(self.current.last_key(), &self.value);
+        self.current.reset();
+    }
+
+    /// The top index; the last partition is written by now if there is more than one.
+    pub(crate) fn finish_top(&mut self) -> &[u8] {
+        if self.is_partitioned() { self.top.finish() } else { self.current.finish() }
+    }
+
+    /// Bytes of index that are not written yet.
+    pub(crate) fn bytes(&self) -> usize {
+        self.current.bytes() + self.top.bytes()
+    }
+}
+
+/// A data block's place in an index. Compares like the blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct IndexPosition {
+    partition: usize,
+    entry: usize,
+}
+
+/// The index of an open table.
+#[derive(Debug)]
+pub(crate) struct BlockIndex {
+    /// Of two levels the upper one; with one level none.
+    top: Option<Block>,
+    /// Each verified when it is first used; with one level the only one, and at once.
+    partitions: Box<[OnceLock<Block>]>,
+}
+
+/// What went wrong and in which block of the file: an offset.
+pub(crate) type IndexDamage = (Damage, u64);
+
+type Result<T> = std::result::Result<T, IndexDamage>;
+
+impl BlockIndex {
+    /// The index with this top block. `offset` is where it stands.
+    pub(crate) fn new(top: Block, levels: u8, offset: u64) -> Result<Self> {
+        check_whole(&top).map_err(|damage| (damage, offset))?;
+        if levels == 1 {
+            return Ok(Self { top: None, partitions: Box::new([OnceLock::from(top)]) });
+        }
+        let partitions = (0..top.restart_count()).map(|_| OnceLock::new()).collect();
+        Ok(Self { top: Some(top), partitions })
+    }
+
+    /// Anonymous memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.partitions)
+    }
+
+    /// The first block that may hold keys at or after `target`.
+    pub(crate) fn seek(&self, file: &IndexFile<'_>, target: &[u8]) -> Result<Option<IndexPosition>> {
+        let partition = match &self.top {
+            None => 0,
+            Some(top) => search(top, target).map_err(|damage| (damage, file.top_offset))?,
+        };
+        if partition == self.partitions.len() {
+            return Ok(None);
+        }
+        let (block, offset) = self.partition(file, partition)?;
+        let entry = search(block, target).map_err(|damage| (damage, offset))?;
+        if entry == block.restart_count() {
+            // The partition's own key in the top index is its last one, so only an index of one level ends here.
+            return if self.top.is_none() {
+                Ok(None)
+            } else {
+                Err((Damage("an index partition is too short"), offset))
+            };
+        }
+        Ok(Some(IndexPosition { partition, entry }))
+    }
+
+    /// The first block.
+    pub(crate) fn first(&self, file: &IndexFile<'_>) -> Result<Option<IndexPosition>> {
+        self.forward(file, 0, 0)
+    }
+
+    /// The last block.
+    pub(crate) fn last(&self, file: &IndexFile<'_>) -> Result<Option<IndexPosition>> {
+        self.backward(file, self.partitions.len())
+    }
+
+    /// The block after `position`.
+    pub(crate) fn next(
+        &self,
+        file: &IndexFile<'_>,
+        position: IndexPosition,
+    ) -> Result<Option<IndexPosition>> {
+        self.forward(file, position.partition, position.entry + 1)
+    }
+
+    /// The block before `position`.
+    pub(crate) fn prev(
+        &self,
+        file: &IndexFile<'_>,
+        position: IndexPosition,
+    ) -> Result<Option<IndexPosition>> {
+        match position.entry.checked_sub(1) {
+            Some(entry) => Ok(Some(IndexPosition { entry, ..position })),
+            None => self.backward(file, position.partition),
+        }
+    }
+
+    /// Where the block at `position` is, and the key that separates it from the next one.
+    pub(crate) fn entry(&self, file: &IndexFile<'_>, position: IndexPosition) -> Result<(&[u8], DataBlock)> {
+        let (block, offset) = self.partition(file, position.partition)?;
+        let (key, value) = block.whole_entry(position.entry).map_err(|damage| (damage, offset))?;
+        match DataBlock::decode(value) {
+            Some(block) => Ok((key, block)),
+            None => Err((Damage("an index entry does not decode"), offset)),
+        }
+    }
+
+    fn forward(&self, file: &IndexFile<'_>, partition: usize, entry: usize) -> Result<Option<IndexPosition>> {
+        let mut position = IndexPosition { partition, entry };
+        while position.partition < self.partitions.len() {
+            if position.entry < self.partition(file, position.partition)?.0.restart_count() {
+                return Ok(Some(position));
+            }
+            position = IndexPosition { partition: position.partition + 1, entry: 0 };
+        }
+        Ok(None)
+    }
+
+    fn backward(&self, file: &IndexFile<'_>, partitions: usize) -> Result<Option<IndexPosition>> {
+        for partition in (0..partitions).rev() {
+            if let Some(entry) = self.partition(file, partition)?.0.restart_count().checked_sub(1) {
+                return Ok(Some(IndexPosition { partition, entry }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A partition and where it stands.
+    fn partition(&self, file: &IndexFile<'_>, partition: usize) -> Result<(&Block, u64)> {
+        let Some(top) = &self.top else {
+            let block = self.partitions[partition].get().expect("the only partition is set when opened");
+            return Ok((block, file.top_offset));
+        };
+        let handle = top
+            .whole_entry(partition)
+            .and_then(|(_, mut value)| {
+                let handle = take_handle(&mut value).filter(|_| value.is_empty());
+                handle.ok_or(Damage("an entry of the top index does not decode"))
+            })
+            .map_err(|damage| (damage, file.top_offset))?;
+        if let Some(block) = self.partitions[partition].get() {
+            return Ok((block, handle.offset));
+        }
+        let block = file.read(handle).map_err(|damage| (damage, handle.offset))?;
+        Ok((self.partitions[partition].get_or_init(|| block), handle.offset))
+    }
+}
+
+/// The first entry whose key is at or after `target`; the count if there is none.
+fn search(block: &Block, target: &[u8]) -> std::result::Result<usize, Damage> {
+    let (mut low, mut high) = (0, block.restart_count());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if internal_key::compare(block.whole_entry(middle)?.0, target) == Ordering::Less {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+/// The mapped file of a table, as far as its index needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IndexFile<'a> {
+    /// The file without its footer.
+    pub(crate) blocks: &'a Bytes,
+    /// Where the top index stands.
+    pub(crate) top_offset: u64,
+}
+
+impl IndexFile<'_> {
+    fn read(&self, handle: BlockHandle) -> std::result::Result<Block, Damage> {
+        let sealed = self.blocks.slice(handle.range(self.blocks.len())?);
+        format::verify(&sealed)?;
+        let block = Block::new(format::unseal(&sealed)?.0)?;
+        check_whole(&block)?;
+        Ok(block)
+    }
+}
+
+/// Refuses index blocks that are not one restart an entry from end to end: entries between restarts would
+/// not be seen.
+fn check_whole(block: &Block) -> std::result::Result<(), Damage> {
+    if block.is_all_whole()? { Ok(()) } else { Err(Damage("an index block's restarts are not its entries")) }
+}
