@@ -172,4 +172,3 @@ def new_table(admin, data_client, new_table_id):
 def table(new_table):
     """A table with the one family `cf`, which keeps every version."""
     return new_table()
-

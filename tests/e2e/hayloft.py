@@ -49,11 +49,17 @@ class Hayloft:
         self.env = env
         self.doors = door_flags() if doors is None else doors
         self.process = None
+        self.printed = None
         self.addresses = {}
         self.lines = []
 
     def start(self):
         """Starts the process and returns once it has printed `ready`."""
+        self.launch()
+        return self.wait_until_ready()
+
+    def launch(self):
+        """Starts the process and returns at once."""
         command = [binary(), "serve", "--data-dir", str(self.data_dir), *self.doors, *self.flags]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log_path, "ab") as log:
@@ -65,14 +71,16 @@ class Hayloft:
                 text=True,
                 env=clean_environment(self.env),
             )
-        printed = queue.Queue()
-        reader = threading.Thread(target=_forward, args=(self.process.stdout, printed), daemon=True)
-        reader.start()
+        self.printed = queue.Queue()
+        threading.Thread(target=_forward, args=(self.process.stdout, self.printed), daemon=True).start()
         self.addresses, self.lines = {}, []
+
+    def wait_until_ready(self):
+        """Reads what the launched process prints up to `ready`."""
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
-                line = printed.get(timeout=max(0.0, deadline - time.monotonic()))
+                line = self.printed.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 self.kill()
                 raise AssertionError(f"not ready after {READY_SECONDS} s; {self.log_tail()}") from None

@@ -210,9 +210,7 @@ def test_a_bad_bulk_entry_is_not_found_or_invalid_and_names_the_family(raw_data,
 
 
 def test_two_bulk_entries_of_one_row_apply_in_order(table):
-    table.bulk_mutate_rows(
-        [RowMutationEntry("row", SetCell("cf", "q", b"%d" % number, 1000)) for number in range(50)]
-    )
+    table.bulk_mutate_rows([RowMutationEntry("row", SetCell("cf", "q", b"%d" % number, 1000)) for number in range(50)])
     assert cells(table.read_row("row")) == [("cf", "q", 1000, b"49")]
 
 

@@ -248,7 +248,10 @@ TRANSCRIPTS = {
     "a delete that misses": (b"delete missing\r\n", b"NOT_FOUND\r\n"),
     "verbosity": (b"verbosity 1\r\n", b"OK\r\n"),
     "a get that misses": (b"get missing\r\n", b"END\r\n"),
-    "flags and length": (b"set k 4294967295 0 2\r\nhi\r\nget k\r\n", b"STORED\r\nVALUE k 4294967295 2\r\nhi\r\nEND\r\n"),
+    "flags and length": (
+        b"set k 4294967295 0 2\r\nhi\r\nget k\r\n",
+        b"STORED\r\nVALUE k 4294967295 2\r\nhi\r\nEND\r\n",
+    ),
     "bare newlines": (b"set k 1 0 2\nhi\r\nget k\n", b"STORED\r\nVALUE k 1 2\r\nhi\r\nEND\r\n"),
     "noreply then a reply": (b"set k 0 0 1 noreply\r\n1\r\nincr k 4\r\n", b"5\r\n"),
     "several keys": (
