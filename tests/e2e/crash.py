@@ -172,7 +172,7 @@ class Doors:
         rule = {"family_name": "left", "column_qualifier": b"n", "increment_amount": 1}
         request = {"table_name": TABLE, "row_key": key, "rules": [rule]}
         response = self.rows.read_modify_write_row(request=request, retry=None, timeout=CALL_SECONDS)
-        return int.from_bytes(response.row.families[0].columns[0].cells[0].value)
+        return int.from_bytes(response.row.families[0].columns[0].cells[0].value, "big")
 
 
 class Round:
@@ -353,7 +353,7 @@ def verify_counters(doors, ledger):
     found = doors.read({"row_keys": list(ledger.counters)}) if ledger.counters else {}
     for key, known in ledger.counters.items():
         ledger.check("counters")
-        value = int.from_bytes(found.get(key, {}).get(("left", b"n"), b""))
+        value = int.from_bytes(found.get(key, {}).get(("left", b"n"), b""), "big")
         if not known.allows(value):
             yield f"{key} is {value}, not {known.acknowledged} or {known.attempted}"
         known.acknowledged = known.attempted = value

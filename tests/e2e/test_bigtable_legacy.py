@@ -8,8 +8,8 @@ from google.cloud.bigtable.row_set import RowSet
 
 from conftest import INSTANCE, PROJECT
 
-EARLY = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
-LATER = datetime.datetime(2002, 1, 1, tzinfo=datetime.UTC)
+EARLY = datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc)
+LATER = datetime.datetime(2002, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_an_append_row_counts_and_appends(table):
     row.increment_cell_value("cf", "n", 1)
     row.append_cell_value("cf", "log", b",two")
     result = row.commit()
-    assert result["cf"][b"n"][0][0] == (42).to_bytes(8)
+    assert result["cf"][b"n"][0][0] == (42).to_bytes(8, "big")
     assert result["cf"][b"log"][0][0] == b"one,two"
 
 

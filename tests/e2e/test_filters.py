@@ -56,7 +56,7 @@ def read(table, row_filter):
 
 def at(milliseconds):
     """A moment so many milliseconds into 1970."""
-    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
+    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc)
 
 
 BARN = [
