@@ -51,12 +51,12 @@ pub struct TableRecord {
     /// The number that the next new family gets.
     #[prost(uint32, tag = "5")]
     pub next_family_id: u32,
-    /// While creating: the tablets that may exist already.
+    /// While creating or deleting: the tablets that may exist.
     #[prost(message, repeated, tag = "6")]
     pub tablets: Vec<IntendedTablet>,
 }
 
-/// A tablet that a creation makes.
+/// A tablet that a creation makes or a deletion removes.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
 pub struct IntendedTablet {
     /// Its number.
@@ -65,7 +65,7 @@ pub struct IntendedTablet {
     /// Where its rows end.
     #[prost(bytes = "bytes", tag = "2")]
     pub end: bytes::Bytes,
-    /// The server that makes it.
+    /// The server that has it.
     #[prost(string, tag = "3")]
     pub server: String,
 }

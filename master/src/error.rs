@@ -1,0 +1,42 @@
+//! What can go wrong in the master, and what a client is told of it.
+
+use cluster::lock_service::LockError;
+use tonic::Status;
+
+/// An operation of the master that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No tablet server is there to take a tablet: try again later.
+    #[error("no tablet server is alive")]
+    NoServer,
+    /// The request cannot be done as it is, or as things are: the status says why.
+    #[error("{}", .0.message())]
+    Refused(Box<Status>),
+    /// A tablet server or METADATA failed.
+    #[error("a tablet operation failed")]
+    Tablets(#[from] tablet_server::Error),
+    /// The lock service failed, or another master holds the lock.
+    #[error("the lock service failed")]
+    Lock(#[from] LockError),
+}
+
+/// An operation's outcome.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(status) => *status,
+            Error::NoServer => Self::unavailable(error.to_string()),
+            Error::Tablets(error) => error.into(),
+            Error::Lock(error @ LockError::Conflict { .. }) => Self::aborted(error.to_string()),
+            Error::Lock(error) => tablet_server::Error::Lock(error).into(),
+        }
+    }
+}

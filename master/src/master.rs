@@ -1,0 +1,274 @@
+//! The master at work: its lock, its starts, and what it carries out.
+//!
+//! A start (Bigtable section 5.2): take the lock; ask the servers what they
+//! serve; have the root tablet loaded, then METADATA's other tablets, then,
+//! once half-made and half-removed tables are gone, all the rest. Each level is
+//! written into the level above before it is loaded, so METADATA never names an
+//! ownership older than one that is served.
+//!
+//! The first start makes METADATA itself. Its intent stands in the lock
+//! service's record [`FIRST_START_KEY`] until all of it is done, so that a
+//! start after a crash does it again with the same tablets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use cluster::lock_service::{Expect, LockService, LockSession};
+use cluster::{Epoch, ServerId};
+use prost::Message;
+use tablet_server::Servers;
+use tablet_server::control::TabletControl;
+use tablet_server::gateway::Router;
+use tablet_server::metadata::{self, METADATA_TABLE, ROOT_RECORD_KEY, RootRecord, TabletRecord};
+use tablet_server::schema::{TableId, TabletId};
+use tablet_server::table_record::{self, BadTableRecord, TableRecord, TableState};
+use tokio::sync::Mutex;
+
+use crate::assignment::{Action, Cluster, Event, assignment_of};
+use crate::error::{Error, Result};
+use crate::metadata_writer::MetadataWriter;
+use crate::operations::Operations;
+
+/// The master's lock.
+const LOCK: &str = "master";
+
+/// Where the lock service keeps the first start's intent.
+const FIRST_START_KEY: &str = "first-start";
+
+/// Rows of METADATA that are read at a time.
+const ROWS_AT_A_TIME: usize = 10_000;
+
+/// The one master.
+pub struct Master {
+    pub(crate) lock_service: Arc<dyn LockService>,
+    pub(crate) servers: Arc<Servers>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) metadata: MetadataWriter,
+    pub(crate) operations: Operations,
+    /// Held while tables or tablets change, one change at a time.
+    pub(crate) cluster: Mutex<Cluster>,
+    session: Box<dyn LockSession>,
+}
+
+/// What the first start makes.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct FirstStart {
+    #[prost(string, tag = "1")]
+    server: String,
+    #[prost(uint64, tag = "2")]
+    root_tablet: u64,
+    #[prost(uint64, tag = "3")]
+    second_tablet: u64,
+    #[prost(uint64, tag = "4")]
+    epoch: u64,
+}
+
+impl Master {
+    /// Takes the master's lock and brings every tablet whose server is in
+    /// `servers` into service; METADATA and all tables serve when this returns.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Lock`]: there is another master.
+    /// - [`Error::NoServer`]: at the first start, `servers` is empty.
+    /// - [`Error::Tablets`]: METADATA cannot be read or loaded. A table's tablet
+    ///   that cannot be loaded is an event, and its rows are UNAVAILABLE.
+    pub async fn start(
+        lock_service: Arc<dyn LockService>,
+        servers: Arc<Servers>,
+        router: Arc<Router>,
+    ) -> Result<Arc<Self>> {
+        let session = lock_service.lock(LOCK).await?;
+        let master = Self {
+            metadata: MetadataWriter::new(Arc::clone(&router)),
+            lock_service,
+            servers,
+            router,
+            operations: Operations::default(),
+            cluster: Mutex::default(),
+            session,
+        };
+        master.adopt().await?;
+        Ok(Arc::new(master))
+    }
+
+    /// The epoch of this master's lock.
+    pub fn epoch(&self) -> Epoch {
+        self.session.epoch()
+    }
+
+    async fn adopt(&self) -> Result<()> {
+        let mut cluster = self.cluster.lock().await;
+        for server in self.servers.controls() {
+            let serving = server.tablets().await?;
+            let serving: BTreeMap<_, _> =
+                serving.iter().map(|stats| (stats.assignment.tablet, stats.assignment.epoch)).collect();
+            let server = server.id().clone();
+            cluster.learn(Event::ServerFound { server, serving }, self.new_epoch().await?);
+        }
+        self.finish_first_start(&cluster).await?;
+        let root = self.read_root().await?;
+        self.bring_into_service(&mut cluster, vec![root]).await?;
+        let second_level = self.read_metadata(metadata::root_range()).await?;
+        self.bring_into_service(&mut cluster, second_level).await?;
+        self.load_tables(&mut cluster).await?;
+        let tablets = self.read_metadata(metadata::second_range()).await?;
+        let tablet_count = tablets.len();
+        let broken = self.bring_into_service(&mut cluster, tablets).await;
+        if let Err(error) = broken {
+            tracing::error!(error = &error as &dyn std::error::Error, "some tablets cannot be served");
+        }
+        tracing::info!(tablet_count, epoch = %self.epoch(), "the master has adopted the tablets");
+        Ok(())
+    }
+
+    /// Makes METADATA's tablets if that was never done to its end.
+    async fn finish_first_start(&self, cluster: &Cluster) -> Result<()> {
+        let intent = match self.lock_service.get(FIRST_START_KEY).await? {
+            Some(record) => FirstStart::decode(record.value)
+                .map_err(|error| damaged(FIRST_START_KEY, &error.to_string()))?,
+            None if self.lock_service.get(ROOT_RECORD_KEY).await?.is_some() => return Ok(()),
+            None => {
+                let server = cluster.place(1).pop().ok_or(Error::NoServer)?;
+                let intent = FirstStart {
+                    server: server.0,
+                    root_tablet: self.lock_service.next_id().await?,
+                    second_tablet: self.lock_service.next_id().await?,
+                    epoch: self.lock_service.next_id().await?,
+                };
+                self.lock_service.put(FIRST_START_KEY, intent.encode_to_vec().into(), Expect::Absent).await?;
+                intent
+            }
+        };
+        let FirstStart { server, root_tablet, second_tablet, epoch } = intent;
+        let root = RootRecord { tablet: root_tablet, server: server.clone(), epoch };
+        let second = TabletRecord {
+            tablet: TabletId(second_tablet),
+            table: METADATA_TABLE,
+            range: metadata::second_range(),
+            epoch: Epoch(epoch),
+            server: Some(ServerId(server)),
+        };
+        let control = self.control(&second)?;
+        control.create_tablet(assignment_of(&root.to_tablet())).await?;
+        control.create_tablet(assignment_of(&second)).await?;
+        self.write_root(&root.to_tablet()).await?;
+        self.metadata.record([&second]).await?;
+        self.lock_service.delete(FIRST_START_KEY, Expect::Anything).await?;
+        Ok(())
+    }
+
+    /// Publishes the tables that serve, and removes what a crash left of others.
+    async fn load_tables(&self, cluster: &mut Cluster) -> Result<()> {
+        for record in self.lock_service.list(table_record::PREFIX).await? {
+            let name = table_record::name_of_key(&record.key).map_err(tablet_server::Error::from)?;
+            let table = TableRecord::read(&record.key, &record.value).map_err(tablet_server::Error::from)?;
+            match table.state() {
+                TableState::Serving => self.router.catalog().publish(&name, table.schema()),
+                TableState::Creating | TableState::Deleting | TableState::Unspecified => {
+                    tracing::warn!(table = %name, state = ?table.state(), "removing what is left of a table");
+                    self.remove_table(cluster, &name, &table).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what METADATA says, and has the servers load what they should.
+    ///
+    /// # Errors
+    ///
+    /// The last of the tablets' errors; the others are in service.
+    async fn bring_into_service(&self, cluster: &mut Cluster, tablets: Vec<TabletRecord>) -> Result<()> {
+        let actions = cluster.learn(Event::TabletsFound(tablets), self.new_epoch().await?);
+        let assigned: Vec<TabletRecord> =
+            actions.into_iter().map(|Action::Assign(record)| record).collect();
+        let is_root = |record: &&TabletRecord| record.table == METADATA_TABLE && record.range == metadata::root_range();
+        for root in assigned.iter().filter(is_root) {
+            self.write_root(root).await?;
+        }
+        self.metadata.record(assigned.iter().filter(|record| !is_root(record))).await?;
+        let mut outcome = Ok(());
+        for record in &assigned {
+            match self.load(record).await {
+                Ok(served) => _ = cluster.learn(served, record.epoch),
+                Err(error) => {
+                    tracing::error!(tablet = record.tablet.0, error = &error as &dyn std::error::Error, "cannot load a tablet");
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn load(&self, record: &TabletRecord) -> Result<Event> {
+        let control = self.control(record)?;
+        control.load_tablet(assignment_of(record)).await?;
+        Ok(Event::Served { tablet: record.tablet, server: control.id().clone(), epoch: record.epoch })
+    }
+
+    /// The server that owns the tablet.
+    pub(crate) fn control(&self, record: &TabletRecord) -> Result<Arc<dyn TabletControl>> {
+        record.server.as_ref().and_then(|server| self.servers.control(server)).ok_or(Error::NoServer)
+    }
+
+    /// What METADATA says of the tablets whose rows are in `range`.
+    pub(crate) async fn read_metadata(
+        &self,
+        mut range: tablet_server::row_set::RowRange,
+    ) -> Result<Vec<TabletRecord>> {
+        let mut records: Vec<TabletRecord> = Vec::new();
+        loop {
+            let some = self.router.locator().metadata_rows(range.clone(), ROWS_AT_A_TIME).await?;
+            let is_last = some.len() < ROWS_AT_A_TIME;
+            records.extend(some);
+            match records.last() {
+                Some(last) if !is_last => {
+                    let mut next = last.key();
+                    next.push(0);
+                    range.start = next.into();
+                }
+                _ => return Ok(records),
+            }
+        }
+    }
+
+    /// The tablets of `table`, in order.
+    pub(crate) async fn tablets_of(&self, table: TableId) -> Result<Vec<TabletRecord>> {
+        let range = tablet_server::row_set::RowRange {
+            start: metadata::search_key(table, b"").into(),
+            end: metadata::table_end_key(table).into(),
+        };
+        self.read_metadata(range).await
+    }
+
+    pub(crate) async fn new_epoch(&self) -> Result<Epoch> {
+        Ok(Epoch(self.lock_service.next_id().await?))
+    }
+
+    async fn read_root(&self) -> Result<TabletRecord> {
+        let missing = || damaged(ROOT_RECORD_KEY, "it is missing");
+        let record = self.lock_service.get(ROOT_RECORD_KEY).await?.ok_or_else(missing)?;
+        let root = RootRecord::decode(record.value)
+            .map_err(|error| damaged(ROOT_RECORD_KEY, &error.to_string()))?;
+        Ok(root.to_tablet())
+    }
+
+    async fn write_root(&self, root: &TabletRecord) -> Result<()> {
+        let server = root.server.clone().ok_or(Error::NoServer)?;
+        let record = RootRecord { tablet: root.tablet.0, server: server.0, epoch: root.epoch.0 };
+        self.lock_service.put(ROOT_RECORD_KEY, record.encode_to_vec().into(), Expect::Anything).await?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Master {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Master").field("epoch", &self.epoch()).finish_non_exhaustive()
+    }
+}
+
+fn damaged(key: &str, found: &str) -> Error {
+    tablet_server::Error::from(BadTableRecord { key: key.to_owned(), found: found.to_owned() }).into()
+}

@@ -1,0 +1,73 @@
+//! The master's writes to METADATA: through the same router as anybody's rows,
+//! so that METADATA's own tablets may be anywhere.
+
+use std::sync::Arc;
+
+use tablet_server::catalog::Table;
+use tablet_server::gateway::Router;
+use tablet_server::gateway::row_batches::{self, Entry};
+use tablet_server::metadata::{self, METADATA_TABLE, TabletRecord};
+use tablet_server::mutation::RowMutations;
+use tablet_server::schema::TableId;
+use tonic::Status;
+
+use crate::error::Result;
+
+/// Writes METADATA's rows, those of the root tablet included.
+#[derive(Clone, Debug)]
+pub struct MetadataWriter {
+    router: Arc<Router>,
+    metadata: Arc<Table>,
+}
+
+impl MetadataWriter {
+    /// A writer that finds METADATA's tablets with `router`.
+    pub fn new(router: Arc<Router>) -> Self {
+        let metadata = router.catalog().by_id(METADATA_TABLE).expect("every catalog holds METADATA");
+        Self { router, metadata }
+    }
+
+    /// Makes METADATA say what `records` say, each row atomically, all durably.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`](crate::Error); any of the rows may be written.
+    pub async fn record<'a>(&self, records: impl IntoIterator<Item = &'a TabletRecord>) -> Result<()> {
+        self.apply(records.into_iter().map(|record| (record.key(), record.to_mutations()))).await
+    }
+
+    /// Removes the rows of `table`'s tablets that end at `ends`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`](crate::Error); any of the rows may be gone.
+    pub async fn remove<'a>(&self, table: TableId, ends: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
+        let rows = ends.into_iter().map(|end| (metadata::row_key(table, end), TabletRecord::removal()));
+        self.apply(rows).await
+    }
+
+    async fn apply(
+        &self,
+        rows: impl Iterator<Item = (Vec<u8>, Vec<row_api::data::Mutation>)>,
+    ) -> Result<()> {
+        let schema = self.metadata.schema();
+        let entries: std::result::Result<Vec<Entry>, Status> = rows
+            .enumerate()
+            .map(|(place, (key, mutations))| {
+                let row = RowMutations::check(&schema, "mutations", key.into(), mutations)?;
+                Ok(Entry { place, row })
+            })
+            .collect();
+        let mut failed = None;
+        let mut answer = |_, outcome: &std::result::Result<(), Status>| {
+            if let Err(status) = outcome {
+                failed = Some(status.clone());
+            }
+        };
+        row_batches::apply(&self.router, &self.metadata, entries?, &mut answer).await;
+        match failed {
+            Some(status) => Err(status.into()),
+            None => Ok(()),
+        }
+    }
+}

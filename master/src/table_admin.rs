@@ -1,0 +1,263 @@
+//! `google.bigtable.admin.v2.BigtableTableAdmin`: tables.
+//!
+//! There is one cluster, called [`CLUSTER`], in every instance, and all writes
+//! are consistent when they are acknowledged.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use row_api::admin;
+use row_api::admin::bigtable_table_admin_server::{BigtableTableAdmin, BigtableTableAdminServer};
+use row_api::admin::drop_row_range_request::Target;
+use row_api::admin::encryption_info::EncryptionType;
+use row_api::admin::table::cluster_state::ReplicationState;
+use row_api::admin::table::{ClusterState, View};
+use row_api::longrunning;
+use row_api::names::{InstanceName, TableName};
+use tablet_server::gateway::Caller;
+use tablet_server::limits;
+use tablet_server::row_set::RowRange;
+use tablet_server::table_record::TableRecord;
+use tonic::{Request, Response, Status};
+
+use crate::master::Master;
+use crate::operations::any;
+use crate::table_rules;
+
+/// The id of every instance's only cluster.
+pub const CLUSTER: &str = "hayloft";
+
+/// Tables on one page of ListTables, at most and unless asked for fewer.
+const PAGE_SIZE_MAX: usize = 1_000;
+
+/// What a consistency token starts with; the table's number follows.
+const TOKEN_PREFIX: &str = "hayloft-consistency-";
+
+/// The table admin service, for one kind of caller. Cheap to clone.
+#[derive(Clone)]
+pub struct TableAdmin {
+    master: Arc<Master>,
+    caller: Caller,
+}
+
+impl TableAdmin {
+    /// A service for `caller` over the tables of `master`.
+    pub fn new(master: Arc<Master>, caller: Caller) -> Self {
+        Self { master, caller }
+    }
+
+    /// The gRPC server.
+    pub fn into_server(self) -> BigtableTableAdminServer<Self> {
+        BigtableTableAdminServer::new(self)
+    }
+
+    fn table_to_change(&self, name: &str) -> Result<TableName, Status> {
+        let name = TableName::parse("name", name)?;
+        self.caller.check_change(&name)?;
+        Ok(name)
+    }
+
+    async fn record(&self, name: &str) -> Result<(TableName, TableRecord), Status> {
+        let name = TableName::parse("name", name)?;
+        let record = self.master.table(&name).await?;
+        Ok((name, record))
+    }
+}
+
+#[tonic::async_trait]
+impl BigtableTableAdmin for TableAdmin {
+    async fn create_table(
+        &self,
+        request: Request<admin::CreateTableRequest>,
+    ) -> Result<Response<admin::Table>, Status> {
+        let request = request.into_inner();
+        let instance = InstanceName::parse("parent", &request.parent)?;
+        table_rules::check_table_id(&request.table_id)?;
+        let name = TableName { instance, table: request.table_id };
+        self.caller.check_change(&name)?;
+        let table = table_rules::check_new_table(request.table.unwrap_or_default())?;
+        let splits = table_rules::check_splits(request.initial_splits)?;
+        let record = self.master.create_table(name.clone(), table, splits).await?;
+        Ok(Response::new(view(&name, &record, View::SchemaView)))
+    }
+
+    async fn get_table(
+        &self,
+        request: Request<admin::GetTableRequest>,
+    ) -> Result<Response<admin::Table>, Status> {
+        let request = request.into_inner();
+        let shown = checked_view(request.view, View::SchemaView)?;
+        let (name, record) = self.record(&request.name).await?;
+        Ok(Response::new(view(&name, &record, shown)))
+    }
+
+    async fn list_tables(
+        &self,
+        request: Request<admin::ListTablesRequest>,
+    ) -> Result<Response<admin::ListTablesResponse>, Status> {
+        let request = request.into_inner();
+        let instance = InstanceName::parse("parent", &request.parent)?;
+        let shown = checked_view(request.view, View::NameOnly)?;
+        let page_size = match usize::try_from(request.page_size) {
+            Ok(0) => PAGE_SIZE_MAX,
+            Ok(size) => size.min(PAGE_SIZE_MAX),
+            Err(_) => {
+                let why = format!("page_size: {}, at least 0 (as many as fit)", request.page_size);
+                return Err(Status::invalid_argument(why));
+            }
+        };
+        // A token is the last table of the page before.
+        let tables = self.master.tables(&instance).await?;
+        let mut rest = tables.iter().filter(|(name, _)| name.table > request.page_token);
+        let page: Vec<_> = rest.by_ref().take(page_size).collect();
+        let next_page_token = match (page.last(), rest.next()) {
+            (Some((last, _)), Some(_)) => last.table.clone(),
+            _ => String::new(),
+        };
+        let tables = page.into_iter().map(|(name, record)| view(name, record, shown)).collect();
+        Ok(Response::new(admin::ListTablesResponse { tables, next_page_token }))
+    }
+
+    async fn update_table(
+        &self,
+        request: Request<admin::UpdateTableRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        let request = request.into_inner();
+        let begun = SystemTime::now();
+        let table = request.table.ok_or_else(|| Status::invalid_argument("table: is missing"))?;
+        let name = TableName::parse("table.name", &table.name)?;
+        self.caller.check_change(&name)?;
+        let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        if paths.is_empty() {
+            return Err(Status::invalid_argument("update_mask: is empty, at least 1 path is needed"));
+        }
+        if let Some(path) = paths.iter().find(|path| *path != "deletion_protection") {
+            return Err(Status::unimplemented(format!(
+                "update_mask: {path:?} is not built in this version of Hayloft, only deletion_protection is."
+            )));
+        }
+        let deletion_protection = table.deletion_protection;
+        let change = move |record: &mut TableRecord| {
+            record.table_mut().deletion_protection = deletion_protection;
+            Ok(())
+        };
+        let record = self.master.change_table(name.clone(), change).await?;
+        let number = self.master.new_epoch().await?;
+        let metadata = admin::UpdateTableMetadata {
+            name: name.to_string(),
+            start_time: Some(begun.into()),
+            end_time: Some(SystemTime::now().into()),
+        };
+        Ok(Response::new(self.master.operations.complete(
+            format!("operations/{name}/operations/{number}"),
+            any("UpdateTableMetadata", &metadata),
+            any("Table", &view(&name, &record, View::SchemaView)),
+        )))
+    }
+
+    async fn delete_table(
+        &self,
+        request: Request<admin::DeleteTableRequest>,
+    ) -> Result<Response<()>, Status> {
+        let name = self.table_to_change(&request.get_ref().name)?;
+        self.master.delete_table(name).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn modify_column_families(
+        &self,
+        request: Request<admin::ModifyColumnFamiliesRequest>,
+    ) -> Result<Response<admin::Table>, Status> {
+        let request = request.into_inner();
+        let name = self.table_to_change(&request.name)?;
+        let record = self.master.modify_families(name.clone(), request.modifications).await?;
+        Ok(Response::new(view(&name, &record, View::SchemaView)))
+    }
+
+    async fn drop_row_range(
+        &self,
+        request: Request<admin::DropRowRangeRequest>,
+    ) -> Result<Response<()>, Status> {
+        let request = request.into_inner();
+        let name = self.table_to_change(&request.name)?;
+        let range = match request.target {
+            Some(Target::RowKeyPrefix(prefix)) => {
+                limits::check_row_key("row_key_prefix", &prefix)?;
+                prefix_range(&prefix)
+            }
+            Some(Target::DeleteAllDataFromTable(true)) => RowRange::default(),
+            Some(Target::DeleteAllDataFromTable(false)) => {
+                return Err(Status::invalid_argument("delete_all_data_from_table: must be true"));
+            }
+            None => {
+                let why = "one of row_key_prefix, delete_all_data_from_table is needed";
+                return Err(Status::invalid_argument(why));
+            }
+        };
+        self.master.drop_row_range(name, range).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn generate_consistency_token(
+        &self,
+        request: Request<admin::GenerateConsistencyTokenRequest>,
+    ) -> Result<Response<admin::GenerateConsistencyTokenResponse>, Status> {
+        let (_, record) = self.record(&request.get_ref().name).await?;
+        let consistency_token = format!("{TOKEN_PREFIX}{}", record.table_id);
+        Ok(Response::new(admin::GenerateConsistencyTokenResponse { consistency_token }))
+    }
+
+    async fn check_consistency(
+        &self,
+        request: Request<admin::CheckConsistencyRequest>,
+    ) -> Result<Response<admin::CheckConsistencyResponse>, Status> {
+        let request = request.into_inner();
+        let (name, record) = self.record(&request.name).await?;
+        let of_table = request.consistency_token.strip_prefix(TOKEN_PREFIX);
+        if of_table.and_then(|number| number.parse().ok()) != Some(record.table_id) {
+            let why = format!("consistency_token: it was not generated for {name}");
+            return Err(Status::invalid_argument(why));
+        }
+        Ok(Response::new(admin::CheckConsistencyResponse { consistent: true }))
+    }
+}
+
+impl fmt::Debug for TableAdmin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableAdmin").field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+/// The rows that start with `prefix`.
+fn prefix_range(prefix: &Bytes) -> RowRange {
+    let end = tablet_server::cell_key::into_successor(prefix.to_vec());
+    RowRange { start: prefix.clone(), end: end.into() }
+}
+
+fn checked_view(view: i32, default: View) -> Result<View, Status> {
+    match View::try_from(view) {
+        Ok(View::Unspecified) => Ok(default),
+        Ok(view) => Ok(view),
+        Err(_) => Err(Status::invalid_argument(format!("view: {view} is no view"))),
+    }
+}
+
+/// What `shown` shows of a table.
+fn view(name: &TableName, record: &TableRecord, shown: View) -> admin::Table {
+    let shows_schema = matches!(shown, View::SchemaView | View::Full);
+    let mut table = if shows_schema { record.table().clone() } else { admin::Table::default() };
+    table.name = name.to_string();
+    if matches!(shown, View::ReplicationView | View::EncryptionView | View::Full) {
+        let mut state = ClusterState { replication_state: ReplicationState::Ready.into(), ..ClusterState::default() };
+        if shown != View::ReplicationView {
+            state.encryption_info.push(admin::EncryptionInfo {
+                encryption_type: EncryptionType::GoogleDefaultEncryption.into(),
+                ..admin::EncryptionInfo::default()
+            });
+        }
+        table.cluster_states.insert(CLUSTER.to_owned(), state);
+    }
+    table
+}

@@ -1,0 +1,260 @@
+//! What a table may look like: checks of admin requests, without any state.
+
+use bytes::Bytes;
+use row_api::admin;
+use row_api::admin::modify_column_families_request::Modification;
+use row_api::admin::modify_column_families_request::modification::Mod;
+use row_api::admin::table::TimestampGranularity;
+use row_api::admin::r#type::Kind;
+use tablet_server::table_record::TableRecord;
+use tablet_server::{gc, limits, metadata};
+use tonic::Status;
+
+/// Characters of a table's id.
+const TABLE_ID_CHARS_MAX: usize = 50;
+
+/// Families of a table.
+const FAMILY_COUNT_MAX: usize = 1_000;
+
+/// Boundaries that a table can be created with; each new tablet is a tree of its server.
+const SPLIT_COUNT_MAX: usize = 1_000;
+
+/// Bytes of a tablet boundary: with what METADATA adds, it is still a row key.
+const SPLIT_KEY_BYTES_MAX: usize = limits::ROW_KEY_BYTES_MAX - metadata::KEY_OVERHEAD_BYTES;
+
+/// Checks the id of a table that is to be created.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT.
+pub fn check_table_id(id: &str) -> Result<(), Status> {
+    let is_first = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_later = |c: char| is_first(c) || matches!(c, '-' | '.');
+    let mut chars = id.chars();
+    if !chars.next().is_some_and(is_first) || !chars.all(is_later) {
+        let found: String = id.chars().take(TABLE_ID_CHARS_MAX).collect();
+        let why = "must match [_a-zA-Z0-9][-_.a-zA-Z0-9]*";
+        return Err(Status::invalid_argument(format!("table_id: {found:?} {why}")));
+    }
+    limits::check_at_most("table_id", id.len(), TABLE_ID_CHARS_MAX, "characters")
+}
+
+/// Checks the description of a table that is to be created, and gives what of
+/// it is kept.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT, or UNIMPLEMENTED for what is not built: nothing is
+/// accepted and then ignored.
+pub fn check_new_table(table: admin::Table) -> Result<admin::Table, Status> {
+    if table.granularity() == TimestampGranularity::Unspecified && table.granularity != 0 {
+        return Err(Status::invalid_argument(format!(
+            "table.granularity: {}, must be MILLIS or unspecified",
+            table.granularity
+        )));
+    }
+    let absent = [
+        ("change_stream_config", table.change_stream_config.is_some()),
+        ("automated_backup_config", table.automated_backup_config.is_some()),
+        ("tiered_storage_config", table.tiered_storage_config.is_some()),
+        ("row_key_schema", table.row_key_schema.is_some()),
+    ];
+    if let Some((field, _)) = absent.iter().find(|(_, is_set)| *is_set) {
+        return Err(Status::unimplemented(format!("table.{field}: not built in this version of Hayloft.")));
+    }
+    let count = table.column_families.len();
+    limits::check_at_most("table.column_families", count, FAMILY_COUNT_MAX, "families")?;
+    for (name, family) in &table.column_families {
+        let field = format!("table.column_families[{name:?}]");
+        limits::check_family_name(&field, name)?;
+        check_family(&field, family)?;
+    }
+    Ok(admin::Table {
+        column_families: table.column_families,
+        granularity: TimestampGranularity::Millis.into(),
+        deletion_protection: table.deletion_protection,
+        ..admin::Table::default()
+    })
+}
+
+/// Checks the boundaries of a table that is to be created; sorted, each once.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT.
+pub fn check_splits(splits: Vec<admin::create_table_request::Split>) -> Result<Vec<Bytes>, Status> {
+    limits::check_at_most("initial_splits", splits.len(), SPLIT_COUNT_MAX, "keys")?;
+    for (place, split) in splits.iter().enumerate() {
+        let field = format!("initial_splits[{place}].key");
+        limits::check_row_key(&field, &split.key)?;
+        limits::check_at_most(&field, split.key.len(), SPLIT_KEY_BYTES_MAX, "bytes")?;
+    }
+    let mut keys: Vec<Bytes> = splits.into_iter().map(|split| split.key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
+
+/// Applies `modifications` to `record`, in their order.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND, UNIMPLEMENTED; `record` may
+/// then be half changed, and is to be thrown away.
+pub fn modify(record: &mut TableRecord, modifications: Vec<Modification>) -> Result<(), Status> {
+    if modifications.is_empty() {
+        return Err(Status::invalid_argument("modifications: is empty, at least 1 is needed"));
+    }
+    limits::check_at_most("modifications", modifications.len(), FAMILY_COUNT_MAX, "entries")?;
+    for (place, Modification { id, r#mod, update_mask }) in modifications.into_iter().enumerate() {
+        let field = format!("modifications[{place}]");
+        limits::check_family_name(format_args!("{field}.id"), &id)?;
+        let not_found = || Status::not_found(format!("{field}.id: there is no column family {id:?}"));
+        match r#mod {
+            Some(Mod::Create(family)) => {
+                check_family(&format!("{field}.create"), &family)?;
+                if record.table().column_families.contains_key(&id) {
+                    let why = format!("{field}.id: there is a column family {id:?} already");
+                    return Err(Status::already_exists(why));
+                }
+                record.add_family(&id, family);
+            }
+            Some(Mod::Update(family)) => {
+                check_family(&format!("{field}.update"), &family)?;
+                let known = record.table_mut().column_families.get_mut(&id).ok_or_else(not_found)?;
+                update_family(&field, known, family, update_mask.map(|mask| mask.paths))?;
+            }
+            Some(Mod::Drop(true)) if record.drop_family(&id) => {}
+            Some(Mod::Drop(true)) => return Err(not_found()),
+            Some(Mod::Drop(false)) => {
+                return Err(Status::invalid_argument(format!("{field}.drop: must be true")));
+            }
+            None => {
+                return Err(Status::invalid_argument(format!("{field}: one of create, update, drop is needed")));
+            }
+        }
+    }
+    let count = record.table().column_families.len();
+    limits::check_at_most("modifications", count, FAMILY_COUNT_MAX, "families in the end")
+}
+
+/// Takes over what the mask names; no mask names the GC rule, as it did before there were masks.
+fn update_family(
+    field: &str,
+    known: &mut admin::ColumnFamily,
+    family: admin::ColumnFamily,
+    mask: Option<Vec<String>>,
+) -> Result<(), Status> {
+    let paths = mask.filter(|paths| !paths.is_empty()).unwrap_or_else(|| vec!["gc_rule".to_owned()]);
+    for path in &paths {
+        match path.as_str() {
+            "gc_rule" => known.gc_rule.clone_from(&family.gc_rule),
+            "value_type" if known.value_type == family.value_type => {}
+            "value_type" => {
+                let why = "a column family's value type cannot change";
+                return Err(Status::failed_precondition(format!("{field}.update.value_type: {why}")));
+            }
+            _ => {
+                let why = "must be gc_rule or value_type";
+                return Err(Status::invalid_argument(format!("{field}.update_mask: {path:?} {why}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_family(field: &str, family: &admin::ColumnFamily) -> Result<(), Status> {
+    let is_aggregate = |kind: &Option<Kind>| matches!(kind, Some(Kind::AggregateType(_)));
+    if family.value_type.as_ref().is_some_and(|value_type| is_aggregate(&value_type.kind)) {
+        return Err(Status::unimplemented(format!(
+            "{field}.value_type: aggregate families are not built in this version of Hayloft."
+        )));
+    }
+    match &family.gc_rule {
+        // A rule without content is how clients spell "keep everything".
+        Some(rule) if rule.rule.is_some() => gc::check_rule(&format!("{field}.gc_rule"), rule),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use row_api::admin::create_table_request::Split;
+    use tablet_server::schema::TableId;
+    use tonic::Code;
+
+    fn modification(id: &str, r#mod: Mod) -> Modification {
+        Modification { id: id.to_owned(), r#mod: Some(r#mod), update_mask: None }
+    }
+
+    fn family() -> admin::ColumnFamily {
+        admin::ColumnFamily::default()
+    }
+
+    fn record(families: &[&str]) -> TableRecord {
+        let mut record = TableRecord::new(TableId(1), Vec::new());
+        families.iter().for_each(|name| record.add_family(name, family()));
+        record
+    }
+
+    #[test]
+    fn table_ids_follow_googles_pattern() {
+        for id in ["t", "_t-1.x", "0", &"x".repeat(50)] {
+            check_table_id(id).unwrap();
+        }
+        for id in ["", "-t", ".t", "a/b", "a b", "ü", &"x".repeat(51)] {
+            assert_eq!(check_table_id(id).unwrap_err().code(), Code::InvalidArgument, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn splits_come_sorted_and_once() {
+        let splits = ["c", "a", "c"].map(|key| Split { key: key.into() });
+        assert_eq!(check_splits(splits.to_vec()).unwrap(), ["a", "c"]);
+        for key in [Vec::new(), vec![b'x'; SPLIT_KEY_BYTES_MAX + 1]] {
+            let error = check_splits(vec![Split { key: "a".into() }, Split { key: key.into() }]).unwrap_err();
+            assert!(error.message().starts_with("initial_splits[1].key: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn modifications_apply_in_order() {
+        let mut changed = record(&["old"]);
+        let modifications = vec![
+            modification("old", Mod::Drop(true)),
+            modification("new", Mod::Create(family())),
+            modification("old", Mod::Create(family())),
+        ];
+        let before = changed.schema().family("old").unwrap().id;
+        modify(&mut changed, modifications).unwrap();
+        assert!(changed.schema().family("new").is_some());
+        assert_ne!(changed.schema().family("old").unwrap().id, before);
+    }
+
+    #[test]
+    fn a_bad_modification_is_refused_by_its_place() {
+        for (bad, code) in [
+            (modification("f", Mod::Create(family())), Code::AlreadyExists),
+            (modification("g", Mod::Update(family())), Code::NotFound),
+            (modification("g", Mod::Drop(true)), Code::NotFound),
+            (modification("f", Mod::Drop(false)), Code::InvalidArgument),
+            (modification("f/", Mod::Create(family())), Code::InvalidArgument),
+            (Modification { id: "f".to_owned(), ..Modification::default() }, Code::InvalidArgument),
+        ] {
+            let good = modification("other", Mod::Create(family()));
+            let error = modify(&mut record(&["f"]), vec![good, bad.clone()]).unwrap_err();
+            assert_eq!(error.code(), code, "{bad:?}");
+            assert!(error.message().starts_with("modifications[1]"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_is_not_ignored() {
+        let table = admin::Table {
+            change_stream_config: Some(admin::ChangeStreamConfig::default()),
+            ..admin::Table::default()
+        };
+        assert_eq!(check_new_table(table).unwrap_err().code(), Code::Unimplemented);
+    }
+}

@@ -1,0 +1,303 @@
+//! The life of a table.
+//!
+//! One change at a time, each committed by one write of the table's record in
+//! the lock service (`table_record`):
+//!
+//! ```text
+//! creation                                  deletion
+//! 1  record: creating, with its tablets     1  record: deleting, with its tablets
+//! 2  tablets made on their servers          2  rows removed from METADATA
+//! 3  rows written to METADATA               3  tablets dropped by their servers
+//! 4  record: serving                        4  record removed
+//! ```
+//!
+//! A crash before a creation's step 4 is followed by a deletion's steps 2 to 4,
+//! at the next start or at the next creation of that name; so is a crash after a
+//! deletion's step 1. METADATA's rows go before the tablets and come after them,
+//! so it never names one that is not there.
+//!
+//! Every change runs to its end in a task of its own, whether or not the client
+//! that asked for it still listens.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cluster::lock_service::{Expect, Revision};
+use cluster::{Epoch, ServerId};
+use prost::Message;
+use row_api::admin;
+use row_api::admin::modify_column_families_request::Modification;
+use row_api::names::{InstanceName, TableName};
+use tablet_server::metadata::TabletRecord;
+use tablet_server::row_set::RowRange;
+use tablet_server::schema::{TableId, TabletId};
+use tablet_server::table_record::{self, IntendedTablet, TableRecord, TableState};
+use tonic::Status;
+
+use crate::assignment::{Cluster, Event, assignment_of};
+use crate::error::{Error, Result};
+use crate::master::Master;
+use crate::table_rules;
+
+impl Master {
+    /// Creates a table with the families of `table` and a tablet boundary at
+    /// each of `splits`, which are in order and differ.
+    ///
+    /// # Errors
+    ///
+    /// ALREADY_EXISTS, or [`Error`]; then there is no such table.
+    pub async fn create_table(
+        self: &Arc<Self>,
+        name: TableName,
+        table: admin::Table,
+        splits: Vec<Bytes>,
+    ) -> Result<TableRecord> {
+        let master = Arc::clone(self);
+        to_its_end(async move {
+            let mut cluster = master.cluster.lock().await;
+            if let Some((found, _)) = master.read_table(&name).await? {
+                if found.state() == TableState::Serving {
+                    return Err(Status::already_exists(format!("Table already exists: {name}")).into());
+                }
+                master.remove_table(&mut cluster, &name, &found).await?;
+            }
+            let (mut record, tablets) = master.plan_table(&cluster, table, &splits).await?;
+            let revision = master.write_table(&name, &record, Expect::Absent).await?;
+            let made = master.make_tablets(&tablets).await;
+            record.state = TableState::Serving.into();
+            let serving = TableRecord { tablets: Vec::new(), ..record.clone() };
+            let committed = match made {
+                Ok(()) => master.write_table(&name, &serving, Expect::At(revision)).await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = committed {
+                if let Err(error) = master.remove_table(&mut cluster, &name, &record).await {
+                    tracing::warn!(table = %name, error = &error as &dyn std::error::Error, "half a table is left for the next start");
+                }
+                return Err(error);
+            }
+            for record in &tablets {
+                let TabletRecord { tablet, epoch, .. } = *record;
+                let server = record.server.clone().ok_or(Error::NoServer)?;
+                cluster.learn(Event::Served { tablet, server, epoch }, epoch);
+            }
+            // They are served as they are recorded, so nothing is left to do.
+            let actions = cluster.learn(Event::TabletsFound(tablets), Epoch::default());
+            debug_assert!(actions.is_empty(), "{actions:?}");
+            master.router.catalog().publish(&name, serving.schema());
+            Ok(serving)
+        })
+        .await
+    }
+
+    /// Removes the table and all its rows.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, FAILED_PRECONDITION for a protected one, or [`Error`]; after
+    /// the latter the table may be out of sight, and is removed at the next start.
+    pub async fn delete_table(self: &Arc<Self>, name: TableName) -> Result<()> {
+        let master = Arc::clone(self);
+        to_its_end(async move {
+            let mut cluster = master.cluster.lock().await;
+            let (mut record, revision) = master.serving_table(&name).await?;
+            if record.table().deletion_protection {
+                return Err(Status::failed_precondition(format!(
+                    "{name} is protected: set deletion_protection to false before deleting it"
+                ))
+                .into());
+            }
+            let tablets = master.tablets_of(TableId(record.table_id)).await?;
+            record.tablets = tablets.iter().map(intended).collect();
+            record.state = TableState::Deleting.into();
+            master.write_table(&name, &record, Expect::At(revision)).await?;
+            master.router.catalog().withdraw(TableId(record.table_id));
+            master.remove_table(&mut cluster, &name, &record).await
+        })
+        .await
+    }
+
+    /// Applies `modifications` in their order, all or none.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, what [`table_rules::modify`] refuses, or [`Error`]; then nothing changed.
+    pub async fn modify_families(
+        self: &Arc<Self>,
+        name: TableName,
+        modifications: Vec<Modification>,
+    ) -> Result<TableRecord> {
+        self.change_table(name, move |record| table_rules::modify(record, modifications)).await
+    }
+
+    /// Changes the table's record with `change`, unless that refuses.
+    pub(crate) async fn change_table(
+        self: &Arc<Self>,
+        name: TableName,
+        change: impl FnOnce(&mut TableRecord) -> std::result::Result<(), Status> + Send + 'static,
+    ) -> Result<TableRecord> {
+        let master = Arc::clone(self);
+        to_its_end(async move {
+            let _cluster = master.cluster.lock().await;
+            let (mut record, revision) = master.serving_table(&name).await?;
+            change(&mut record)?;
+            master.write_table(&name, &record, Expect::At(revision)).await?;
+            master.router.catalog().publish(&name, record.schema());
+            Ok(record)
+        })
+        .await
+    }
+
+    /// Removes the table's rows in `range`, tablet by tablet, durably.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, or [`Error`]; then some of the rows may be gone.
+    pub async fn drop_row_range(self: &Arc<Self>, name: TableName, range: RowRange) -> Result<()> {
+        let master = Arc::clone(self);
+        to_its_end(async move {
+            let _cluster = master.cluster.lock().await;
+            let (record, _) = master.serving_table(&name).await?;
+            for tablet in master.tablets_of(TableId(record.table_id)).await? {
+                if tablet.range.intersection(&range).is_some() {
+                    master.control(&tablet)?.drop_row_range(tablet.tablet, range.clone()).await?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The table's record.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, or [`Error`].
+    pub async fn table(&self, name: &TableName) -> Result<TableRecord> {
+        Ok(self.serving_table(name).await?.0)
+    }
+
+    /// The tables of `instance`, in order of their names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn tables(&self, instance: &InstanceName) -> Result<Vec<(TableName, TableRecord)>> {
+        let prefix = format!("{}{instance}/tables/", table_record::PREFIX);
+        let mut tables = Vec::new();
+        for record in self.lock_service.list(&prefix).await? {
+            let name = table_record::name_of_key(&record.key).map_err(tablet_server::Error::from)?;
+            let table = TableRecord::read(&record.key, &record.value).map_err(tablet_server::Error::from)?;
+            if table.state() == TableState::Serving {
+                tables.push((name, table));
+            }
+        }
+        Ok(tables)
+    }
+
+    /// The instances of `project` that hold a table.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn instances(&self, project: &str) -> Result<BTreeSet<InstanceName>> {
+        let prefix = format!("{}projects/{project}/instances/", table_record::PREFIX);
+        let records = self.lock_service.list(&prefix).await?;
+        let names = records.iter().map(|record| table_record::name_of_key(&record.key));
+        let instances = names.map(|name| name.map(|name| name.instance)).collect::<std::result::Result<_, _>>();
+        Ok(instances.map_err(tablet_server::Error::from)?)
+    }
+
+    /// Steps 2 to 4 of a deletion; doing them again does no harm.
+    pub(crate) async fn remove_table(
+        &self,
+        cluster: &mut Cluster,
+        name: &TableName,
+        record: &TableRecord,
+    ) -> Result<()> {
+        let ends = record.tablets.iter().map(|tablet| tablet.end.as_ref());
+        self.metadata.remove(TableId(record.table_id), ends).await?;
+        for tablet in &record.tablets {
+            let server = self.servers.control(&ServerId(tablet.server.clone())).ok_or(Error::NoServer)?;
+            server.drop_tablet(TabletId(tablet.tablet)).await?;
+        }
+        let dropped: BTreeSet<_> = record.tablets.iter().map(|tablet| TabletId(tablet.tablet)).collect();
+        cluster.learn(Event::TabletsDropped(dropped), Epoch::default());
+        Ok(self.lock_service.delete(&table_record::key(name), Expect::Anything).await?)
+    }
+
+    /// A record for a table that is to be created, and its tablets.
+    async fn plan_table(
+        &self,
+        cluster: &Cluster,
+        table: admin::Table,
+        splits: &[Bytes],
+    ) -> Result<(TableRecord, Vec<TabletRecord>)> {
+        let table_id = TableId(self.lock_service.next_id().await?);
+        let epoch = self.new_epoch().await?;
+        let servers = cluster.place(splits.len() + 1);
+        let mut tablets = Vec::with_capacity(splits.len() + 1);
+        let mut start = Bytes::new();
+        for end in splits.iter().cloned().chain([Bytes::new()]) {
+            let server = servers.get(tablets.len()).ok_or(Error::NoServer)?.clone();
+            let tablet = TabletId(self.lock_service.next_id().await?);
+            let range = RowRange { start: std::mem::replace(&mut start, end.clone()), end };
+            tablets.push(TabletRecord { tablet, table: table_id, range, epoch, server: Some(server) });
+        }
+        let mut record = TableRecord::new(table_id, tablets.iter().map(intended).collect());
+        let families = table.column_families.clone();
+        *record.table_mut() = admin::Table { column_families: [].into(), ..table };
+        for (name, family) in families {
+            record.add_family(&name, family);
+        }
+        Ok((record, tablets))
+    }
+
+    /// Steps 2 and 3 of a creation.
+    async fn make_tablets(&self, tablets: &[TabletRecord]) -> Result<()> {
+        for record in tablets {
+            self.control(record)?.create_tablet(assignment_of(record)).await?;
+        }
+        self.metadata.record(tablets).await
+    }
+
+    async fn serving_table(&self, name: &TableName) -> Result<(TableRecord, Revision)> {
+        match self.read_table(name).await? {
+            Some((record, revision)) if record.state() == TableState::Serving => Ok((record, revision)),
+            _ => Err(tablet_server::Error::NoTable { name: name.to_string() }.into()),
+        }
+    }
+
+    async fn read_table(&self, name: &TableName) -> Result<Option<(TableRecord, Revision)>> {
+        let Some(record) = self.lock_service.get(&table_record::key(name)).await? else { return Ok(None) };
+        let table = TableRecord::read(&record.key, &record.value).map_err(tablet_server::Error::from)?;
+        Ok(Some((table, record.revision)))
+    }
+
+    async fn write_table(&self, name: &TableName, record: &TableRecord, expect: Expect) -> Result<Revision> {
+        Ok(self.lock_service.put(&table_record::key(name), record.encode_to_vec().into(), expect).await?)
+    }
+}
+
+fn intended(record: &TabletRecord) -> IntendedTablet {
+    IntendedTablet {
+        tablet: record.tablet.0,
+        end: record.range.end.clone(),
+        server: record.server.as_ref().map(ServerId::to_string).unwrap_or_default(),
+    }
+}
+
+/// Runs `change` to its end, even if the caller's future is dropped.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(change).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Status::unavailable("the master is stopping").into()),
+        },
+    }
+}
