@@ -168,7 +168,8 @@ mod tests {
     fn tablets_go_back_to_the_server_that_holds_their_data_under_a_new_ownership() {
         let mut cluster = Cluster::default();
         assert!(cluster.learn(found("a", &[]), Epoch(10)).is_empty());
-        let actions = cluster.learn(Event::TabletsFound(vec![record(1, "a", 3), record(2, "b", 3)]), Epoch(11));
+        let actions =
+            cluster.learn(Event::TabletsFound(vec![record(1, "a", 3), record(2, "b", 3)]), Epoch(11));
         assert_eq!(actions, [Action::Assign(record(1, "a", 11))]);
         let actions = cluster.learn(found("b", &[]), Epoch(12));
         assert_eq!(actions, [Action::Assign(record(2, "b", 12))]);
@@ -178,7 +179,8 @@ mod tests {
     fn a_tablet_that_is_served_as_recorded_is_left_alone() {
         let mut cluster = Cluster::default();
         cluster.learn(found("a", &[(1, 3), (2, 2)]), Epoch(10));
-        let actions = cluster.learn(Event::TabletsFound(vec![record(1, "a", 3), record(2, "a", 3)]), Epoch(11));
+        let actions =
+            cluster.learn(Event::TabletsFound(vec![record(1, "a", 3), record(2, "a", 3)]), Epoch(11));
         assert_eq!(actions, [Action::Assign(record(2, "a", 11))]);
     }
 

@@ -67,7 +67,10 @@ impl BigtableInstanceAdmin for InstanceAdmin {
         };
         let names: BTreeSet<InstanceName> = self.master.instances(project).await?;
         let instances = names.iter().map(instance).collect();
-        Ok(Response::new(admin::ListInstancesResponse { instances, ..admin::ListInstancesResponse::default() }))
+        Ok(Response::new(admin::ListInstancesResponse {
+            instances,
+            ..admin::ListInstancesResponse::default()
+        }))
     }
 
     async fn get_cluster(

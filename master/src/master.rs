@@ -21,6 +21,7 @@ use tablet_server::Servers;
 use tablet_server::control::TabletControl;
 use tablet_server::gateway::Router;
 use tablet_server::metadata::{self, METADATA_TABLE, ROOT_RECORD_KEY, RootRecord, TabletRecord};
+use tablet_server::row_set::RowRange;
 use tablet_server::schema::{TableId, TabletId};
 use tablet_server::table_record::{self, BadTableRecord, TableRecord, TableState};
 use tokio::sync::Mutex;
@@ -154,7 +155,7 @@ impl Master {
         control.create_tablet(assignment_of(&root.to_tablet())).await?;
         control.create_tablet(assignment_of(&second)).await?;
         self.write_root(&root.to_tablet()).await?;
-        self.metadata.record([&second]).await?;
+        self.metadata.record(&[second]).await?;
         self.lock_service.delete(FIRST_START_KEY, Expect::Anything).await?;
         Ok(())
     }
@@ -182,19 +183,23 @@ impl Master {
     /// The last of the tablets' errors; the others are in service.
     async fn bring_into_service(&self, cluster: &mut Cluster, tablets: Vec<TabletRecord>) -> Result<()> {
         let actions = cluster.learn(Event::TabletsFound(tablets), self.new_epoch().await?);
-        let assigned: Vec<TabletRecord> =
-            actions.into_iter().map(|Action::Assign(record)| record).collect();
-        let is_root = |record: &&TabletRecord| record.table == METADATA_TABLE && record.range == metadata::root_range();
-        for root in assigned.iter().filter(is_root) {
-            self.write_root(root).await?;
+        let assigned: Vec<_> = actions.into_iter().map(|Action::Assign(record)| record).collect();
+        match assigned.as_slice() {
+            [root] if root.range == metadata::root_range() && root.table == METADATA_TABLE => {
+                self.write_root(root).await?;
+            }
+            others => self.metadata.record(others).await?,
         }
-        self.metadata.record(assigned.iter().filter(|record| !is_root(record))).await?;
         let mut outcome = Ok(());
         for record in &assigned {
             match self.load(record).await {
                 Ok(served) => _ = cluster.learn(served, record.epoch),
                 Err(error) => {
-                    tracing::error!(tablet = record.tablet.0, error = &error as &dyn std::error::Error, "cannot load a tablet");
+                    tracing::error!(
+                        tablet = record.tablet.0,
+                        error = &error as &dyn std::error::Error,
+                        "cannot load a tablet"
+                    );
                     outcome = Err(error);
                 }
             }
@@ -214,10 +219,7 @@ impl Master {
     }
 
     /// What METADATA says of the tablets whose rows are in `range`.
-    pub(crate) async fn read_metadata(
-        &self,
-        mut range: tablet_server::row_set::RowRange,
-    ) -> Result<Vec<TabletRecord>> {
+    pub(crate) async fn read_metadata(&self, mut range: RowRange) -> Result<Vec<TabletRecord>> {
         let mut records: Vec<TabletRecord> = Vec::new();
         loop {
             let some = self.router.locator().metadata_rows(range.clone(), ROWS_AT_A_TIME).await?;
@@ -236,7 +238,7 @@ impl Master {
 
     /// The tablets of `table`, in order.
     pub(crate) async fn tablets_of(&self, table: TableId) -> Result<Vec<TabletRecord>> {
-        let range = tablet_server::row_set::RowRange {
+        let range = RowRange {
             start: metadata::search_key(table, b"").into(),
             end: metadata::table_end_key(table).into(),
         };
@@ -250,8 +252,8 @@ impl Master {
     async fn read_root(&self) -> Result<TabletRecord> {
         let missing = || damaged(ROOT_RECORD_KEY, "it is missing");
         let record = self.lock_service.get(ROOT_RECORD_KEY).await?.ok_or_else(missing)?;
-        let root = RootRecord::decode(record.value)
-            .map_err(|error| damaged(ROOT_RECORD_KEY, &error.to_string()))?;
+        let root =
+            RootRecord::decode(record.value).map_err(|error| damaged(ROOT_RECORD_KEY, &error.to_string()))?;
         Ok(root.to_tablet())
     }
 

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use row_api::data::Mutation;
 use tablet_server::catalog::Table;
 use tablet_server::gateway::Router;
 use tablet_server::gateway::row_batches::{self, Entry};
 use tablet_server::metadata::{self, METADATA_TABLE, TabletRecord};
 use tablet_server::mutation::RowMutations;
 use tablet_server::schema::TableId;
+use tablet_server::table_record::IntendedTablet;
 use tonic::Status;
 
 use crate::error::Result;
@@ -32,39 +34,34 @@ impl MetadataWriter {
     /// # Errors
     ///
     /// [`Error`](crate::Error); any of the rows may be written.
-    pub async fn record<'a>(&self, records: impl IntoIterator<Item = &'a TabletRecord>) -> Result<()> {
-        self.apply(records.into_iter().map(|record| (record.key(), record.to_mutations()))).await
+    pub async fn record(&self, records: &[TabletRecord]) -> Result<()> {
+        self.apply(records.iter().map(|record| (record.key(), record.to_mutations())).collect()).await
     }
 
-    /// Removes the rows of `table`'s tablets that end at `ends`.
+    /// Removes the rows of `table`'s `tablets`.
     ///
     /// # Errors
     ///
     /// [`Error`](crate::Error); any of the rows may be gone.
-    pub async fn remove<'a>(&self, table: TableId, ends: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
-        let rows = ends.into_iter().map(|end| (metadata::row_key(table, end), TabletRecord::removal()));
-        self.apply(rows).await
+    pub async fn remove(&self, table: TableId, tablets: &[IntendedTablet]) -> Result<()> {
+        let row = |tablet: &IntendedTablet| (metadata::row_key(table, &tablet.end), TabletRecord::removal());
+        self.apply(tablets.iter().map(row).collect()).await
     }
 
-    async fn apply(
-        &self,
-        rows: impl Iterator<Item = (Vec<u8>, Vec<row_api::data::Mutation>)>,
-    ) -> Result<()> {
+    async fn apply(&self, rows: Vec<(Vec<u8>, Vec<Mutation>)>) -> Result<()> {
         let schema = self.metadata.schema();
-        let entries: std::result::Result<Vec<Entry>, Status> = rows
-            .enumerate()
-            .map(|(place, (key, mutations))| {
-                let row = RowMutations::check(&schema, "mutations", key.into(), mutations)?;
-                Ok(Entry { place, row })
-            })
-            .collect();
+        let mut entries = Vec::with_capacity(rows.len());
+        for (place, (key, mutations)) in rows.into_iter().enumerate() {
+            let row = RowMutations::check(&schema, "mutations", key.into(), mutations)?;
+            entries.push(Entry { place, row });
+        }
         let mut failed = None;
         let mut answer = |_, outcome: &std::result::Result<(), Status>| {
             if let Err(status) = outcome {
                 failed = Some(status.clone());
             }
         };
-        row_batches::apply(&self.router, &self.metadata, entries?, &mut answer).await;
+        row_batches::apply(&self.router, &self.metadata, entries, &mut answer).await;
         match failed {
             Some(status) => Err(status.into()),
             None => Ok(()),

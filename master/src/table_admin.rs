@@ -250,7 +250,8 @@ fn view(name: &TableName, record: &TableRecord, shown: View) -> admin::Table {
     let mut table = if shows_schema { record.table().clone() } else { admin::Table::default() };
     table.name = name.to_string();
     if matches!(shown, View::ReplicationView | View::EncryptionView | View::Full) {
-        let mut state = ClusterState { replication_state: ReplicationState::Ready.into(), ..ClusterState::default() };
+        let mut state =
+            ClusterState { replication_state: ReplicationState::Ready.into(), ..ClusterState::default() };
         if shown != View::ReplicationView {
             state.encryption_info.push(admin::EncryptionInfo {
                 encryption_type: EncryptionType::GoogleDefaultEncryption.into(),

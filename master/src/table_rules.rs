@@ -130,7 +130,9 @@ pub fn modify(record: &mut TableRecord, modifications: Vec<Modification>) -> Res
                 return Err(Status::invalid_argument(format!("{field}.drop: must be true")));
             }
             None => {
-                return Err(Status::invalid_argument(format!("{field}: one of create, update, drop is needed")));
+                return Err(Status::invalid_argument(format!(
+                    "{field}: one of create, update, drop is needed"
+                )));
             }
         }
     }

@@ -206,7 +206,8 @@ impl Master {
         let prefix = format!("{}projects/{project}/instances/", table_record::PREFIX);
         let records = self.lock_service.list(&prefix).await?;
         let names = records.iter().map(|record| table_record::name_of_key(&record.key));
-        let instances = names.map(|name| name.map(|name| name.instance)).collect::<std::result::Result<_, _>>();
+        let instances =
+            names.map(|name| name.map(|name| name.instance)).collect::<std::result::Result<_, _>>();
         Ok(instances.map_err(tablet_server::Error::from)?)
     }
 
@@ -217,8 +218,7 @@ impl Master {
         name: &TableName,
         record: &TableRecord,
     ) -> Result<()> {
-        let ends = record.tablets.iter().map(|tablet| tablet.end.as_ref());
-        self.metadata.remove(TableId(record.table_id), ends).await?;
+        self.metadata.remove(TableId(record.table_id), &record.tablets).await?;
         for tablet in &record.tablets {
             let server = self.servers.control(&ServerId(tablet.server.clone())).ok_or(Error::NoServer)?;
             server.drop_tablet(TabletId(tablet.tablet)).await?;
