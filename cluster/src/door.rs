@@ -86,6 +86,11 @@ impl Door {
         Ok(Self { options, listener, local_address })
     }
 
+    /// The door's name.
+    pub fn name(&self) -> &'static str {
+        self.options.name
+    }
+
     /// Where the door really listens.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address

@@ -50,14 +50,27 @@ pub enum EventsError {
 /// - [`EventsError::Filter`]: `filter` cannot be parsed.
 /// - [`EventsError::AlreadySet`]: this was called before.
 pub fn init_events(format: EventFormat, filter: &str) -> Result<(), EventsError> {
-    let parsed = EnvFilter::builder().parse(filter);
-    let parsed = parsed.map_err(|source| EventsError::Filter { filter: filter.to_owned(), source })?;
-    let events = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let events =
+        tracing_subscriber::fmt().with_env_filter(parse_filter(filter)?).with_writer(std::io::stderr);
     let set = match format {
         EventFormat::Text => events.with_ansi(std::io::stderr().is_terminal()).try_init(),
         EventFormat::Json => events.json().flatten_event(true).try_init(),
     };
     set.map_err(|_| EventsError::AlreadySet)
+}
+
+/// Refuses what [`init_events`] would not take as a filter.
+///
+/// # Errors
+///
+/// [`EventsError::Filter`]: `filter` cannot be parsed.
+pub fn check_filter(filter: &str) -> Result<(), EventsError> {
+    parse_filter(filter).map(drop)
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, EventsError> {
+    let parsed = EnvFilter::builder().parse(filter);
+    parsed.map_err(|source| EventsError::Filter { filter: filter.to_owned(), source })
 }
 
 /// Bounds of the buckets of every duration, in seconds: from a cache hit to a
