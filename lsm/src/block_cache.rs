@@ -9,6 +9,7 @@
 //! through [`crate::sstable::ReadMode::Scan`] put nothing in.
 
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
@@ -20,15 +21,46 @@ use crate::sstable::block::Block;
 const ENTRY_OVERHEAD_BYTES: usize = 288;
 
 /// Where a block stands: the table's [`BlockCache::next_file_id`] and the block's offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockKey {
     pub(crate) file_id: u64,
     pub(crate) offset: u64,
 }
 
+impl Hash for BlockKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // File ids are small and tables shorter than 2^40 bytes, so the two stay apart.
+        state.write_u64(self.file_id.rotate_left(40) ^ self.offset);
+    }
+}
+
+/// Spreads one number over 64 bits (the last steps of splitmix64): nobody
+/// chooses block offsets to collide, so SipHash would be paid for nothing.
+#[derive(Clone, Default)]
+struct BlockKeyHasher(u64);
+
+impl Hasher for BlockKeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 ^ u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mut z = number;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        self.0 = z ^ (z >> 31);
+    }
+}
+
 /// Decoded blocks, bounded in bytes.
 pub(crate) struct BlockCache {
-    blocks: Cache<BlockKey, Block>,
+    blocks: Cache<BlockKey, Block, BuildHasherDefault<BlockKeyHasher>>,
     next_file_id: AtomicU64,
 }
 
@@ -40,7 +72,7 @@ impl BlockCache {
             .weigher(|_: &BlockKey, block: &Block| {
                 u32::try_from(block.bytes() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
             })
-            .build();
+            .build_with_hasher(BuildHasherDefault::default());
         Self { blocks, next_file_id: AtomicU64::new(1) }
     }
 

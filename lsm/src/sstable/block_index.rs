@@ -171,17 +171,16 @@ impl BlockIndex {
         if partition == self.partitions.len() {
             return Ok(None);
         }
-        let (block, offset) = self.partition(file, partition)?;
-        let entry = search(block, target).map_err(|damage| (damage, offset))?;
-        if entry == block.restart_count() {
-            // The partition's own key in the top index is its last one, so only an index of one level ends here.
-            return if self.top.is_none() {
-                Ok(None)
-            } else {
-                Err((Damage("an index partition is too short"), offset))
-            };
+        let block = self.partition(file, partition)?;
+        let entry = search(block, target).map_err(|damage| self.damaged(file, partition, damage))?;
+        if entry < block.restart_count() {
+            return Ok(Some(IndexPosition { partition, entry }));
         }
-        Ok(Some(IndexPosition { partition, entry }))
+        // A partition's key in the top index is its own last one.
+        match self.top {
+            None => Ok(None),
+            Some(_) => Err(self.damaged(file, partition, Damage("an index partition is too short"))),
+        }
     }
 
     /// The first block.
@@ -217,18 +216,18 @@ impl BlockIndex {
 
     /// Where the block at `position` is, and the key that separates it from the next one.
     pub(crate) fn entry(&self, file: &IndexFile<'_>, position: IndexPosition) -> Result<(&[u8], DataBlock)> {
-        let (block, offset) = self.partition(file, position.partition)?;
-        let (key, value) = block.whole_entry(position.entry).map_err(|damage| (damage, offset))?;
-        match DataBlock::decode(value) {
-            Some(block) => Ok((key, block)),
-            None => Err((Damage("an index entry does not decode"), offset)),
-        }
+        let damaged = |damage| self.damaged(file, position.partition, damage);
+        let block = self.partition(file, position.partition)?;
+        let (key, value) = block.whole_entry(position.entry).map_err(damaged)?;
+        let data_block =
+            DataBlock::decode(value).ok_or(Damage("an index entry does not decode")).map_err(damaged)?;
+        Ok((key, data_block))
     }
 
     fn forward(&self, file: &IndexFile<'_>, partition: usize, entry: usize) -> Result<Option<IndexPosition>> {
         let mut position = IndexPosition { partition, entry };
         while position.partition < self.partitions.len() {
-            if position.entry < self.partition(file, position.partition)?.0.restart_count() {
+            if position.entry < self.partition(file, position.partition)?.restart_count() {
                 return Ok(Some(position));
             }
             position = IndexPosition { partition: position.partition + 1, entry: 0 };
@@ -238,31 +237,33 @@ impl BlockIndex {
 
     fn backward(&self, file: &IndexFile<'_>, partitions: usize) -> Result<Option<IndexPosition>> {
         for partition in (0..partitions).rev() {
-            if let Some(entry) = self.partition(file, partition)?.0.restart_count().checked_sub(1) {
+            if let Some(entry) = self.partition(file, partition)?.restart_count().checked_sub(1) {
                 return Ok(Some(IndexPosition { partition, entry }));
             }
         }
         Ok(None)
     }
 
-    /// A partition and where it stands.
-    fn partition(&self, file: &IndexFile<'_>, partition: usize) -> Result<(&Block, u64)> {
-        let Some(top) = &self.top else {
-            let block = self.partitions[partition].get().expect("the only partition is set when opened");
-            return Ok((block, file.top_offset));
-        };
-        let handle = top
-            .whole_entry(partition)
-            .and_then(|(_, mut value)| {
-                let handle = take_handle(&mut value).filter(|_| value.is_empty());
-                handle.ok_or(Damage("an entry of the top index does not decode"))
-            })
-            .map_err(|damage| (damage, file.top_offset))?;
+    /// A partition, read if this is its first use.
+    fn partition(&self, file: &IndexFile<'_>, partition: usize) -> Result<&Block> {
         if let Some(block) = self.partitions[partition].get() {
-            return Ok((block, handle.offset));
+            return Ok(block);
         }
+        let handle = self.partition_handle(partition).map_err(|damage| (damage, file.top_offset))?;
         let block = file.read(handle).map_err(|damage| (damage, handle.offset))?;
-        Ok((self.partitions[partition].get_or_init(|| block), handle.offset))
+        Ok(self.partitions[partition].get_or_init(|| block))
+    }
+
+    fn partition_handle(&self, partition: usize) -> std::result::Result<BlockHandle, Damage> {
+        let top = self.top.as_ref().ok_or(Damage("an index of one level has no partitions"))?;
+        let (_, mut value) = top.whole_entry(partition)?;
+        let handle = take_handle(&mut value).filter(|_| value.is_empty());
+        handle.ok_or(Damage("an entry of the top index does not decode"))
+    }
+
+    /// `damage`, found in a partition.
+    fn damaged(&self, file: &IndexFile<'_>, partition: usize, damage: Damage) -> IndexDamage {
+        (damage, self.partition_handle(partition).map_or(file.top_offset, |handle| handle.offset))
     }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! Read on in this order:
 //!
-//! - [`format`]: what a file consists of, the envelope of a block, the footer.
-//! - [`block`], [`block_builder`]: entries with prefix compression.
-//! - [`block_index`], [`filter`], [`properties`]: what stands beside the data.
-//! - [`writer`]: [`TableWriter`], for flushes and compactions.
-//! - [`table`], [`cursor`]: [`Table`] and [`TableCursor`], for reads.
+//! - `format`: what a file consists of, the envelope of a block, the footer.
+//! - `block`, `block_builder`: entries with prefix compression.
+//! - `block_index`, `filter`, `properties`: what stands beside the data.
+//! - `writer`: `TableWriter`, for flushes and compactions.
+//! - `table`, `cursor`: `Table` and `TableCursor`, for reads.
+//! - [`inspect`]: looks into a table offline.
 //!
 //! Nothing here knows levels, trees or the names of files.
 
@@ -17,6 +18,9 @@ pub(crate) mod block_index;
 pub(crate) mod cursor;
 pub(crate) mod filter;
 pub(crate) mod format;
+pub mod inspect;
+#[cfg(test)]
+mod measure;
 pub(crate) mod properties;
 pub(crate) mod table;
 #[cfg(test)]

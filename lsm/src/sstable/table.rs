@@ -238,6 +238,11 @@ impl Table {
         (&*self.file, self.blocks.len())
     }
 
+    /// Where the properties block stands, for what contradicts it.
+    pub(super) fn properties_offset(&self) -> u64 {
+        self.footer.properties.offset
+    }
+
     pub(super) fn index_seek(&self, target: &[u8]) -> Result<Option<IndexPosition>> {
         self.index.seek(&self.index_file(), target).map_err(|damage| self.index_damaged(damage))
     }
