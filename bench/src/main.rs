@@ -1,0 +1,112 @@
+//! Hayloft's doors beside their peers: same machine, same client, same data,
+//! alternating in one run.
+//!
+//! Read on in this order:
+//!
+//! - [`measure`]: what a workload is, and what is measured of it.
+//! - [`server`]: the processes under load, started and ended here.
+//! - [`rows`], [`photos`], [`cache`]: a file a door, each with its workloads.
+//!
+//! The client shares the machine with the server, so figures are those of a
+//! whole machine at work, and the ratio says more than either side.
+
+mod cache;
+mod http;
+mod measure;
+mod photos;
+mod rows;
+mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::server::Hayloft;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+#[derive(Debug, Parser)]
+#[command(name = "bench/run", about = "Measures Hayloft's doors beside their peers")]
+struct Arguments {
+    /// The server's binary.
+    #[arg(long, hide = true)]
+    hayloft: PathBuf,
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Debug, Subcommand)]
+enum Suite {
+    /// One row, one photo, one item at a time, from several connections.
+    First(Plan),
+}
+
+/// How long, how often, from how many connections.
+#[derive(Clone, Debug, Parser)]
+struct Plan {
+    /// Connections, each with one request on its way.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// Seconds that each side of each round is under load.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Alternating rounds, of which the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=25))]
+    rounds: u8,
+    /// Only these doors.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["rows", "photos", "cache"])]
+    only: Vec<DoorName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DoorName {
+    Rows,
+    Photos,
+    Cache,
+}
+
+impl Plan {
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = tokio::select! {
+        outcome = first(&arguments) => outcome,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn first(arguments: &Arguments) -> Outcome<()> {
+    let Suite::First(plan) = &arguments.suite;
+    println!(
+        "{} connections, one request on its way on each; median of {} rounds of {} s; {} cores, client and server on them",
+        plan.connections,
+        plan.rounds,
+        plan.seconds,
+        std::thread::available_parallelism()?,
+    );
+    let hayloft = Hayloft::start(&arguments.hayloft)?;
+    if plan.only.contains(&DoorName::Rows) {
+        rows::compare(&hayloft, plan).await?;
+    }
+    if plan.only.contains(&DoorName::Photos) {
+        photos::compare(&hayloft, plan).await?;
+    }
+    if plan.only.contains(&DoorName::Cache) {
+        cache::compare(&hayloft, plan).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! The processes under load: Hayloft, and the peers that are installed.
+//!
+//! Each listens on a free port of loopback, and ends with its value.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::Outcome;
+
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A process that is asked to stop, and then made to, when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    /// What the process keeps its files in; removed after it.
+    _directory: TempDir,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that ended already needs no signal.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A Hayloft that keeps everything durably in a directory of its own.
+#[derive(Debug)]
+pub(crate) struct Hayloft {
+    pub(crate) bigtable: SocketAddr,
+    pub(crate) photos: SocketAddr,
+    pub(crate) memcached: SocketAddr,
+    _process: Process,
+}
+
+impl Hayloft {
+    pub(crate) fn start(binary: &Path) -> Outcome<Self> {
+        let directory = tempfile::tempdir_in(data_root())?;
+        let mut command = Command::new(binary);
+        command.arg("serve").arg("--data-dir").arg(directory.path().join("data"));
+        for door in ["bigtable", "photos", "memcached", "console"] {
+            command.args([&format!("--{door}-listen"), "127.0.0.1:0"]);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let printed = child.stdout.take().ok_or("the server has no output")?;
+        let process = Process { child, _directory: directory };
+        let mut doors = Vec::new();
+        for line in BufReader::new(printed).lines() {
+            let line = line?;
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["ready"] => {
+                    let address = |name: &str| {
+                        let door = doors.iter().find(|(door, _)| door == name);
+                        door.map(|(_, address)| *address).ok_or(format!("hayloft named no door {name}"))
+                    };
+                    return Ok(Self {
+                        bigtable: address("bigtable")?,
+                        photos: address("photos")?,
+                        memcached: address("memcached")?,
+                        _process: process,
+                    });
+                }
+                [door, address, ..] => {
+                    let address = address.trim_start_matches("http://").trim_end_matches('/');
+                    if let Ok(address) = address.parse::<SocketAddr>() {
+                        doors.push((door.to_owned(), address));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err("hayloft ended before it was ready".into())
+    }
+}
+
+/// Another server that speaks the protocol of one door.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    _process: Process,
+}
+
+impl Peer {
+    /// Google's emulator, which keeps everything in memory; none where it is not installed.
+    pub(crate) fn cbtemulator() -> Outcome<Option<Self>> {
+        const SDK: &str = "/usr/lib/google-cloud-sdk/platform/bigtable-emulator";
+        let Some(binary) = installed("cbtemulator", &[SDK]) else { return Ok(None) };
+        let port = free_port()?;
+        let mut command = Command::new(binary);
+        command.args(["-host", "127.0.0.1", "-port", &port.to_string()]);
+        Self::start(command, port, tempfile::tempdir()?).map(Some)
+    }
+
+    /// memcached with as many threads as Hayloft has.
+    pub(crate) fn memcached() -> Outcome<Option<Self>> {
+        let Some(binary) = installed("memcached", &[]) else { return Ok(None) };
+        let port = free_port()?;
+        let threads = std::thread::available_parallelism()?.to_string();
+        let mut command = Command::new(binary);
+        command.args([
+            "-l",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-t",
+            &threads,
+            "-m",
+            "1024",
+            "-c",
+            "2048",
+        ]);
+        // It runs as root only if told to.
+        command.args(["-u", "root"]);
+        Self::start(command, port, tempfile::tempdir()?).map(Some)
+    }
+
+    /// nginx over files in a directory that `fill` fills.
+    pub(crate) fn nginx(fill: impl FnOnce(&Path) -> Outcome<()>) -> Outcome<Option<Self>> {
+        let Some(binary) = installed("nginx", &["/usr/sbin"]) else { return Ok(None) };
+        let (port, directory) = (free_port()?, tempfile::tempdir_in(data_root())?);
+        let root = directory.path();
+        fill(root)?;
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let configuration = format!(
+            "{user} daemon off; worker_processes auto; pid {0}/pid; error_log {0}/error.log;\n\
+             events {{ worker_connections 2048; }}\n\
+             http {{ access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000;\n\
+             open_file_cache max=10000;\n\
+             client_body_temp_path {0}/body; proxy_temp_path {0}/proxy; fastcgi_temp_path {0}/fastcgi;\n\
+             uwsgi_temp_path {0}/uwsgi; scgi_temp_path {0}/scgi;\n\
+             server {{ listen 127.0.0.1:{port}; root {0}; }} }}\n",
+            root.display(),
+        );
+        let configuration_path = root.join("nginx.conf");
+        std::fs::write(&configuration_path, configuration)?;
+        let mut command = Command::new(binary);
+        command.arg("-p").arg(root).arg("-c").arg(&configuration_path).stderr(Stdio::null());
+        Self::start(command, port, directory).map(Some)
+    }
+
+    fn start(mut command: Command, port: u16, directory: TempDir) -> Outcome<Self> {
+        let child = command.stdout(Stdio::null()).spawn()?;
+        let mut process = Process { child, _directory: directory };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let deadline = Instant::now() + START_PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = process.child.try_wait()? {
+                return Err(format!("{} ended at once: {status}", command.get_program().display()).into());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{} does not answer", command.get_program().display()).into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { address, _process: process })
+    }
+}
+
+/// A program of the search path, or of `elsewhere`.
+fn installed(name: &str, elsewhere: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain(elsewhere.iter().map(PathBuf::from));
+    let found = directories.map(|directory| directory.join(name)).find(|program| program.is_file());
+    if found.is_none() {
+        println!("{name} is not installed: no ratio to it");
+    }
+    found
+}
+
+/// Somewhere on a disk: `/tmp` may be memory, where a sync costs nothing.
+fn data_root() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// A port that nobody had a moment ago.
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
