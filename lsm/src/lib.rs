@@ -7,6 +7,8 @@ pub mod batch;
 mod block_cache;
 pub mod engine;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod internal_key;
 pub mod iter;
 pub mod options;

@@ -177,10 +177,15 @@ impl Footer {
         }
         bytes[VERSION_OFFSET] = VERSION;
         bytes[LEVELS_OFFSET] = self.index_levels;
+        bytes[MAGIC_OFFSET..].copy_from_slice(&MAGIC);
+        Self::restore_checksum(&mut bytes);
+        bytes
+    }
+
+    /// Makes the checksum in a footer's `bytes` that of the other fields.
+    pub(crate) fn restore_checksum(bytes: &mut [u8; FOOTER_BYTES]) {
         let crc = crc32fast::hash(&bytes[..FOOTER_CRC_OFFSET]);
         bytes[FOOTER_CRC_OFFSET..MAGIC_OFFSET].copy_from_slice(&crc.to_le_bytes());
-        bytes[MAGIC_OFFSET..].copy_from_slice(&MAGIC);
-        bytes
     }
 
     /// The footer in `bytes`.
