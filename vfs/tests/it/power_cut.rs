@@ -178,3 +178,31 @@ fn one_seed_is_one_outcome() {
         assert_eq!(look(&build().power_cut(seed)), look(&build().power_cut(seed)), "seed {seed}");
     }
 }
+
+#[test]
+fn what_was_answered_while_power_went_is_there() {
+    // How far each thread gets is up to the scheduler; what it was told must hold all the same.
+    for seed in 0..20 {
+        let fs = SimulatedFileSystem::new();
+        let paths = ["/0", "/1", "/2"].map(Path::new);
+        let files = paths.map(|path| fs.create(path).unwrap());
+        fs.sync_dir(Path::new("/")).unwrap();
+        let (after, answered) = std::thread::scope(|scope| {
+            let writers = files.map(|file| {
+                scope.spawn(move || {
+                    let append = |offset| write(&*file, &[1; 100], offset).and_then(|()| file.sync());
+                    (0..).step_by(100).find(|offset| append(*offset).is_err()).unwrap()
+                })
+            });
+            while fs.operation_count() < 100 * (seed + 1) {
+                std::thread::yield_now();
+            }
+            (fs.power_cut(seed), writers.map(|writer| writer.join().unwrap()))
+        });
+        for (path, answered) in paths.into_iter().zip(answered) {
+            let content = content(&after, path).unwrap();
+            let answered = usize::try_from(answered).unwrap();
+            assert!(content.len() >= answered && content[..answered].iter().all(|byte| *byte == 1));
+        }
+    }
+}
