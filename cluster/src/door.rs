@@ -13,7 +13,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Shutdown;
 
@@ -134,15 +134,32 @@ impl Door {
                 continue;
             }
             meters.accepted.increment(1);
-            meters.open.increment(1);
-            let open = meters.open.clone();
+            let open = Open::new(&meters.open, permit);
             let connection = handle(stream, peer);
             shutdown.spawn(async move {
+                let _open = open;
                 connection.await;
-                open.decrement(1);
-                drop(permit);
             });
         }
+    }
+}
+
+/// A connection as it is counted: until its task ends, or panics.
+struct Open {
+    gauge: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(gauge: &Gauge, permit: OwnedSemaphorePermit) -> Self {
+        gauge.increment(1);
+        Self { gauge: gauge.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.gauge.decrement(1);
     }
 }
 
