@@ -1,0 +1,131 @@
+//! What can go wrong in this crate, cut by what the caller does next.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::needle::NeedleDamage;
+use crate::photo_id::VolumeId;
+
+/// An operation's outcome.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An operation that failed. Cheap to clone: one failed sync answers a whole batch.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// An option is outside its range: change the configuration.
+    #[error("{option} is {found}, but must be {range}")]
+    BadOption {
+        /// The field of [`HaystackOptions`](crate::HaystackOptions).
+        option: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The data directory is in use by another process.
+    #[error("{} is in use by another process", path.display())]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A file operation failed; nothing was acknowledged.
+    #[error("the volume's file failed")]
+    Io(#[source] Arc<vfs::Error>),
+    /// The bytes at a place that should hold a needle are not that needle:
+    /// restore the photo from elsewhere.
+    #[error("{} is damaged at byte {offset}", path.display())]
+    Damaged {
+        /// The volume's file.
+        path: PathBuf,
+        /// Where the needle starts.
+        offset: u64,
+        /// What is wrong with it.
+        #[source]
+        found: NeedleDamage,
+    },
+    /// A volume's file exists and cannot be served: call a human.
+    #[error("volume {volume} cannot be served: {found}")]
+    VolumeIll {
+        /// The volume.
+        volume: VolumeId,
+        /// Why.
+        found: String,
+    },
+    /// The volume takes no photo any more: write to another one.
+    #[error("volume {volume} is sealed")]
+    Sealed {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// A write or a sync of the volume failed before; it takes nothing until it
+    /// is opened again. Reads go on.
+    #[error("volume {volume} takes no writes since one failed")]
+    Poisoned {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The disk has no room: nothing was written. Reads and deletes go on.
+    #[error("{available_bytes} bytes are free on the disk, and {reserve_bytes} are held in reserve")]
+    DiskFull {
+        /// Free bytes below the data directory.
+        available_bytes: u64,
+        /// Bytes that uploads leave free.
+        reserve_bytes: u64,
+    },
+    /// More than one needle can hold: nothing was written.
+    #[error("{found_bytes} bytes are more than the {limit_bytes} that one photo may have")]
+    TooLarge {
+        /// The size given.
+        found_bytes: u64,
+        /// The size allowed.
+        limit_bytes: u64,
+    },
+    /// The bytes are no image of a kind that is taken.
+    #[error("this is {found}, not a JPEG, PNG, WebP or GIF image")]
+    NotAnImage {
+        /// What they look like.
+        found: &'static str,
+    },
+    /// The image's header claims more than is decoded; nothing was decoded.
+    #[error("the image has {width} x {height} pixels; at most {pixel_count_max} are taken")]
+    TooManyPixels {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// Pixels allowed.
+        pixel_count_max: u64,
+    },
+    /// The image begins well and does not decode.
+    #[error("the {format} image is damaged: {found}")]
+    DamagedImage {
+        /// The format by its first bytes.
+        format: &'static str,
+        /// What the decoder said.
+        found: String,
+    },
+    /// A bounded queue is full: try again after a while. Nothing was done.
+    #[error("too many {what} wait already")]
+    Busy {
+        /// What waits.
+        what: &'static str,
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// The tables of the photo directory do not answer yet: try again.
+    #[error("the photo directory does not answer yet")]
+    DirectoryAway,
+    /// The tables of the photo directory refused.
+    #[error("the photo directory failed")]
+    Directory(#[source] Arc<tonic::Status>),
+    /// The service is closing; nothing was done.
+    #[error("the photo service is closing")]
+    Closing,
+}
+
+impl From<vfs::Error> for Error {
+    fn from(error: vfs::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}

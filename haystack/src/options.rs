@@ -1,0 +1,145 @@
+//! What the photo service is told.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::needle::DATA_BYTES_MAX;
+use crate::photo_id::PhotoSize;
+
+/// Options of a [`Haystack`](crate::Haystack). None of them is part of the
+/// format: each may change between two starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HaystackOptions {
+    /// Where the volumes lie.
+    pub dir: PathBuf,
+    /// Size at which a volume takes no more photos, bytes, 1 MiB to 16 GiB.
+    /// Larger volumes are fewer files; smaller ones are sooner compacted, moved
+    /// or recovered.
+    pub volume_bytes_max: u64,
+    /// Volumes that take photos at once, 1 to 64. One gathers the largest
+    /// batches for a sync; more help where the disk syncs in parallel.
+    pub write_enabled_volume_count: usize,
+    /// Bytes of the disk that uploads leave free, 0 to 1 TiB, so that deletes
+    /// find room.
+    pub disk_reserve_bytes: u64,
+    /// Bytes of the largest photo, 1 KiB to 64 MiB.
+    pub photo_bytes_max: u64,
+    /// Pixels of the largest photo, 1 to 500 million. Decoding takes 3 to 8
+    /// bytes a pixel in each imaging thread.
+    pub pixel_count_max: u64,
+    /// Photos in one form, 1 to 10 000. They are stored all or none.
+    pub form_photo_count_max: usize,
+    /// Longest edges of large, medium, small and thumb, pixels, 16 to 8192,
+    /// each smaller than the one before.
+    pub derived_edges_px: [u32; PhotoSize::DERIVED.len()],
+    /// Quality of derived JPEG images, 1 to 100.
+    pub jpeg_quality: u8,
+    /// Stores originals byte for byte, with the place they were taken at.
+    pub originals_untouched: bool,
+    /// Photos decoded and resized at once, 1 to 256.
+    pub imaging_thread_count: usize,
+    /// Photos that wait for that, 0 to 10 000; more get 503.
+    pub imaging_queue_max: usize,
+    /// Bytes of bodies in memory at once, at least [`photo_bytes_max`](Self::photo_bytes_max),
+    /// at most 64 GiB; more uploads wait before they are read.
+    pub body_bytes_in_flight_max: u64,
+    /// Time for a request's head, and for an idle connection, 1 s to 1 h.
+    pub header_timeout: Duration,
+    /// Time between two pieces of a body, and for a place in memory, 1 s to 1 h.
+    pub body_timeout: Duration,
+    /// Time for a whole body, 1 s to 24 h.
+    pub upload_timeout: Duration,
+    /// Reads that wait for the disk at once, 1 to 512.
+    pub blocking_read_count_max: usize,
+}
+
+impl Default for HaystackOptions {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("hayloft-data/haystack"),
+            volume_bytes_max: 8 << 30,
+            write_enabled_volume_count: 1,
+            disk_reserve_bytes: 64 << 20,
+            photo_bytes_max: 25_000_000,
+            pixel_count_max: 50_000_000,
+            form_photo_count_max: 100,
+            derived_edges_px: [2048, 1024, 512, 160],
+            jpeg_quality: 85,
+            originals_untouched: false,
+            imaging_thread_count: std::thread::available_parallelism().map_or(1, usize::from).min(256),
+            imaging_queue_max: 64,
+            body_bytes_in_flight_max: 256 << 20,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            upload_timeout: Duration::from_secs(600),
+            blocking_read_count_max: 64,
+        }
+    }
+}
+
+impl HaystackOptions {
+    /// Checks every option.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadOption`] for the first that is out of its range.
+    pub fn check(&self) -> Result<()> {
+        within("volume_bytes_max", self.volume_bytes_max, 1 << 20..=16 << 30, "1 MiB to 16 GiB")?;
+        within("write_enabled_volume_count", self.write_enabled_volume_count, 1..=64, "1 to 64")?;
+        within("disk_reserve_bytes", self.disk_reserve_bytes, 0..=1 << 40, "0 to 1 TiB")?;
+        let photo_bytes = 1 << 10..=u64::from(DATA_BYTES_MAX);
+        within("photo_bytes_max", self.photo_bytes_max, photo_bytes, "1 KiB to 64 MiB")?;
+        within("pixel_count_max", self.pixel_count_max, 1..=500_000_000, "1 to 500 million")?;
+        within("form_photo_count_max", self.form_photo_count_max, 1..=10_000, "1 to 10000")?;
+        for edge in self.derived_edges_px {
+            within("derived_edges_px", edge, 16..=8192, "16 to 8192")?;
+        }
+        if !self.derived_edges_px.is_sorted_by(|larger, smaller| larger > smaller) {
+            let found = format!("{:?}", self.derived_edges_px);
+            return Err(Error::BadOption { option: "derived_edges_px", found, range: "falling" });
+        }
+        within("jpeg_quality", self.jpeg_quality, 1..=100, "1 to 100")?;
+        within("imaging_thread_count", self.imaging_thread_count, 1..=256, "1 to 256")?;
+        within("imaging_queue_max", self.imaging_queue_max, 0..=10_000, "0 to 10000")?;
+        let in_flight = self.photo_bytes_max..=64 << 30;
+        let range = "photo_bytes_max to 64 GiB";
+        within("body_bytes_in_flight_max", self.body_bytes_in_flight_max, in_flight, range)?;
+        within("header_timeout", self.header_timeout.as_secs(), 1..=3600, "1 s to 1 h")?;
+        within("body_timeout", self.body_timeout.as_secs(), 1..=3600, "1 s to 1 h")?;
+        within("upload_timeout", self.upload_timeout.as_secs(), 1..=86_400, "1 s to 24 h")?;
+        within("blocking_read_count_max", self.blocking_read_count_max, 1..=512, "1 to 512")
+    }
+}
+
+fn within<T: PartialOrd + Display>(
+    option: &'static str,
+    found: T,
+    allowed: RangeInclusive<T>,
+    range: &'static str,
+) -> Result<()> {
+    if allowed.contains(&found) {
+        return Ok(());
+    }
+    Err(Error::BadOption { option, found: found.to_string(), range })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_in_range_and_others_are_refused_by_name() {
+        let good = HaystackOptions::default();
+        assert!(good.check().is_ok());
+        let small = HaystackOptions { volume_bytes_max: 1, ..good.clone() };
+        assert_eq!(
+            small.check().unwrap_err().to_string(),
+            "volume_bytes_max is 1, but must be 1 MiB to 16 GiB"
+        );
+        let edges = HaystackOptions { derived_edges_px: [100, 200, 50, 20], ..good };
+        assert!(edges.check().is_err());
+    }
+}

@@ -1,0 +1,242 @@
+//! The photo service: store, image work and directory behind one value.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::{Door, Shutdown};
+use row_api::client::RowClient;
+use tokio::sync::Semaphore;
+use vfs::FileSystem;
+
+use crate::directory::Directory;
+use crate::error::Result;
+use crate::http;
+use crate::imaging::{Imaging, ImagingOptions, Rendition};
+use crate::media_type::MediaType;
+use crate::options::HaystackOptions;
+use crate::photo::Photo;
+use crate::photo_id::{PhotoId, PhotoSize};
+use crate::store::{Deleted, Store, StoreOptions, Surroundings, VolumeStats};
+use crate::volume::StoredNeedle;
+
+/// Time between two updates of the gauges.
+const GAUGE_PERIOD: Duration = Duration::from_secs(5);
+
+/// The photo service as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HaystackStats {
+    /// Whether uploads are taken: the directory's tables are there.
+    pub directory_ready: bool,
+    /// Each volume.
+    pub volumes: Vec<VolumeStats>,
+}
+
+/// The photo service. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Haystack {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: HaystackOptions,
+    store: Store,
+    imaging: Imaging,
+    directory: Arc<Directory>,
+    /// KiB of bodies that may be in memory.
+    bodies: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Haystack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Haystack").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl Haystack {
+    /// Opens the volumes in `options.dir` and recovers them. Blocks. Photos can
+    /// be read at once; uploads are taken after [`Haystack::serve`] has found the
+    /// row service behind `rows`.
+    ///
+    /// # Errors
+    ///
+    /// - [`crate::Error::BadOption`]
+    /// - [`crate::Error::InUse`]: another process has the directory open.
+    /// - [`crate::Error::Io`]
+    pub fn open(options: HaystackOptions, fs: Arc<dyn FileSystem>, rows: RowClient) -> Result<Self> {
+        options.check()?;
+        let store_options = StoreOptions {
+            volume_bytes_max: options.volume_bytes_max,
+            write_enabled_count: options.write_enabled_volume_count,
+            disk_reserve_bytes: options.disk_reserve_bytes,
+            blocking_read_count_max: options.blocking_read_count_max,
+        };
+        let imaging = Imaging::new(ImagingOptions {
+            pixel_count_max: options.pixel_count_max,
+            derived_edges_px: options.derived_edges_px,
+            jpeg_quality: options.jpeg_quality,
+            originals_untouched: options.originals_untouched,
+            thread_count: options.imaging_thread_count,
+            queue_max: options.imaging_queue_max,
+        });
+        let store = Store::open(fs, &options.dir, store_options, Surroundings::default())?;
+        let bodies =
+            usize::try_from(options.body_bytes_in_flight_max >> 10).expect("checked to be within 64 GiB");
+        let inner = Inner {
+            options,
+            store,
+            imaging,
+            directory: Arc::new(Directory::new(rows)),
+            bodies: Arc::new(Semaphore::new(bodies)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Serves the photo door until `shutdown` begins; connections are tasks of
+    /// `shutdown`, which end after the request that they are in.
+    pub async fn serve(&self, door: Door, shutdown: Shutdown) {
+        self.inner.directory.start(&shutdown);
+        let gauges = self.clone();
+        let stop = shutdown.clone();
+        shutdown.spawn(async move {
+            while tokio::time::timeout(GAUGE_PERIOD, stop.begun()).await.is_err() {
+                gauges.publish_gauges();
+            }
+        });
+        http::serve(self.clone(), door, shutdown).await;
+    }
+
+    /// Writes what is queued and ends the volumes' writers. Call it after
+    /// `shutdown` has drained: later uploads and deletes are refused.
+    pub async fn close(&self) {
+        let service = self.clone();
+        if tokio::task::spawn_blocking(move || service.inner.store.close()).await.is_err() {
+            tracing::error!("closing the volumes failed");
+        }
+    }
+
+    /// Each volume, and whether uploads are taken.
+    pub fn stats(&self) -> HaystackStats {
+        HaystackStats { directory_ready: self.inner.directory.is_ready(), volumes: self.inner.store.stats() }
+    }
+
+    /// The options it runs under.
+    pub fn options(&self) -> &HaystackOptions {
+        &self.inner.options
+    }
+
+    /// Reads `size` of the photo `id`, verified; none if there is no such photo
+    /// or its cookie is another.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub async fn read(&self, id: &PhotoId, size: PhotoSize) -> Result<Option<StoredNeedle>> {
+        self.inner.store.read(id, size).await
+    }
+
+    /// Makes the sizes of the image in `upload` and stores them: a photo, but
+    /// for its row.
+    ///
+    /// # Durability
+    ///
+    /// Its needles are durable when this returns; nobody finds them before
+    /// [`Haystack::publish`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Imaging::renditions`] and [`Store::append`].
+    pub(crate) async fn store(&self, upload: Bytes, filename: Option<String>) -> Result<Photo> {
+        let renditions = self.inner.imaging.renditions(upload).await?;
+        let id = self.inner.store.append(&distinct(&renditions)).await?;
+        Ok(Photo::new(id, &renditions, None, filename))
+    }
+
+    /// Writes the rows of `photos`, which are stored.
+    ///
+    /// # Durability
+    ///
+    /// They are durable when this returns. If it fails the photos are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::DirectoryAway`], [`crate::Error::Directory`]
+    pub(crate) async fn publish(&self, photos: &[Photo]) -> Result<()> {
+        let rows = photos.iter().map(|photo| self.inner.directory.insert(photo));
+        let outcomes = futures_util::future::join_all(rows).await;
+        let Some(error) = outcomes.into_iter().find_map(Result::err) else { return Ok(()) };
+        self.withdraw(photos).await;
+        for photo in photos {
+            // Some rows may have been written; those that stay lead to a 404.
+            let _ = self.inner.directory.remove(&photo.id).await;
+        }
+        Err(error)
+    }
+
+    /// Deletes the needles of `photos`, whose upload failed in a later step.
+    pub(crate) async fn withdraw(&self, photos: &[Photo]) {
+        for photo in photos {
+            if let Err(error) = self.inner.store.delete(&photo.id).await {
+                tracing::warn!(id = %photo.id, %error, "a photo that nobody knows of stays in its volume");
+            }
+        }
+    }
+
+    /// Deletes the photo `id`: its needles, then its rows.
+    ///
+    /// # Durability
+    ///
+    /// The photo cannot be read again once its tombstone is synced, before this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete`], or the directory's: then rows are left, and
+    /// deleting again removes them.
+    pub async fn delete(&self, id: &PhotoId) -> Result<Deleted> {
+        let deleted = self.inner.store.delete(id).await?;
+        if deleted != Deleted::WrongCookie {
+            self.inner.directory.remove(id).await?;
+        }
+        Ok(deleted)
+    }
+
+    /// The photo directory.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+
+    /// KiB of bodies that may be in memory.
+    pub(crate) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.inner.bodies
+    }
+
+    fn publish_gauges(&self) {
+        for stats in self.stats().volumes {
+            let volume = stats.volume.to_string();
+            let gauge = |name: &'static str, value: u64| {
+                // Good to 2^53, which no count here reaches.
+                #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+                metrics::gauge!(name, "volume" => volume.clone()).set(value as f64);
+            };
+            gauge("hayloft_haystack_volume_bytes", stats.volume_bytes);
+            gauge("hayloft_haystack_volume_live_bytes", stats.live_bytes);
+            gauge("hayloft_haystack_volume_photos", stats.photo_count as u64);
+            gauge("hayloft_haystack_volume_needles", stats.needle_count as u64);
+            gauge("hayloft_haystack_index_memory_bytes", stats.index_memory_bytes as u64);
+        }
+    }
+}
+
+/// The renditions that are stored: one that shares the bytes of the one before
+/// is found through it.
+fn distinct(renditions: &[Rendition]) -> Vec<(PhotoSize, MediaType, Bytes)> {
+    let mut distinct: Vec<(PhotoSize, MediaType, Bytes)> = Vec::with_capacity(renditions.len());
+    for Rendition { size, media_type, data, .. } in renditions {
+        let same = distinct.last().is_some_and(|(_, _, last)| last.as_ptr() == data.as_ptr());
+        if *size == PhotoSize::Large || !same {
+            distinct.push((*size, *media_type, data.clone()));
+        }
+    }
+    distinct
+}

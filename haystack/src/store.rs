@@ -1,0 +1,378 @@
+//! The Haystack machine: the volumes of one data directory (Haystack 3.4).
+//!
+//! A photo goes to a write-enabled volume, each in
+//! turn; when none is left a new one is created. A volume that seals under a
+//! photo's feet costs it another try in another volume, under another id: its
+//! first id was never given out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
+use vfs::{FileLock, FileSystem};
+
+use crate::error::{Error, Result};
+use crate::index::Location;
+use crate::media_type::MediaType;
+use crate::needle::DATA_BYTES_MAX;
+use crate::photo_id::{Cookie, PhotoId, PhotoKey, PhotoSize, VolumeId};
+use crate::superblock::Superblock;
+use crate::volume::{StoredNeedle, Volume, VolumeState, volume_of_path};
+
+/// Volumes that one photo is tried in.
+const APPEND_ATTEMPT_COUNT_MAX: usize = 3;
+
+/// What a store does not decide itself: time and chance.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The time, ms since 1970.
+    pub now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// A number that nobody can guess.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { now_ms: Arc::new(system_now_ms), random: Arc::new(rand::random) }
+    }
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Surroundings")
+    }
+}
+
+fn system_now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(0)
+}
+
+/// The part of the options that concerns volumes.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Size at which a volume is sealed, bytes.
+    pub volume_bytes_max: u64,
+    /// Volumes that take photos at once.
+    pub write_enabled_count: usize,
+    /// Bytes of the disk that photos leave free.
+    pub disk_reserve_bytes: u64,
+    /// Reads that wait for a disk at once.
+    pub blocking_read_count_max: usize,
+}
+
+/// How a delete ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// The photo was there and is gone for good.
+    Now,
+    /// There is no such photo.
+    Absent,
+    /// There is a photo, and its cookie is another: to this caller there is none.
+    WrongCookie,
+}
+
+/// One volume as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeStats {
+    /// The logical volume.
+    pub volume: VolumeId,
+    /// What it takes.
+    pub state: &'static str,
+    /// Photos that are not deleted.
+    pub photo_count: usize,
+    /// Their needles.
+    pub needle_count: usize,
+    /// The file's length, bytes.
+    pub volume_bytes: u64,
+    /// Bytes of live needles.
+    pub live_bytes: u64,
+    /// Memory of its index, bytes.
+    pub index_memory_bytes: usize,
+}
+
+/// The volumes of one directory. One process at a time holds it.
+#[derive(Debug)]
+pub struct Store {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    options: StoreOptions,
+    surroundings: Surroundings,
+    volumes: RwLock<BTreeMap<VolumeId, Arc<Volume>>>,
+    /// Volumes whose files cannot be served, and why.
+    ill: BTreeMap<VolumeId, Error>,
+    /// Held while a volume is created, so that waiters share it.
+    creating: tokio::sync::Mutex<()>,
+    turn: AtomicUsize,
+    last_key: AtomicU64,
+    blocking_reads: Semaphore,
+    _lock: Box<dyn FileLock>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, creating it if it is not there, and recovers
+    /// every volume. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::InUse`]: another process has it open.
+    /// - [`Error::Io`]. A volume whose superblock is damaged is no error: reads
+    ///   of it fail.
+    pub fn open(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        options: StoreOptions,
+        surroundings: Surroundings,
+    ) -> Result<Self> {
+        fs.create_dir_all(dir)?;
+        let lock_path = dir.join("LOCK");
+        let lock = fs.lock(&lock_path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => Error::InUse { path: lock_path },
+            _ => error.into(),
+        })?;
+        let (mut volumes, mut ill) = (BTreeMap::new(), BTreeMap::new());
+        for name in fs.list(dir)? {
+            let Some(id) = volume_of_path(&name) else { continue };
+            let path = dir.join(name.file_name().unwrap_or_default());
+            match Volume::open(&*fs, &path, options.volume_bytes_max) {
+                Ok(Some(volume)) => drop(volumes.insert(id, Arc::new(volume))),
+                Ok(None) => fs.sync_dir(dir)?,
+                Err(error @ Error::VolumeIll { .. }) => {
+                    tracing::error!(path = %path.display(), %error, "the volume is not served");
+                    ill.insert(id, error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let key_max = volumes.values().filter_map(|volume| volume.core().index().key_max()).max();
+        Ok(Self {
+            fs,
+            dir: dir.to_owned(),
+            options,
+            surroundings,
+            volumes: RwLock::new(volumes),
+            ill,
+            creating: tokio::sync::Mutex::new(()),
+            turn: AtomicUsize::new(0),
+            last_key: AtomicU64::new(key_max.map_or(0, |key| key.0)),
+            blocking_reads: Semaphore::new(options.blocking_read_count_max),
+            _lock: lock,
+        })
+    }
+
+    /// Stores `sizes` of a new photo, given largest first, and returns its id.
+    ///
+    /// # Durability
+    ///
+    /// All sizes are synced when this returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped, the photo may have become durable under an id that nobody knows.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::DiskFull`]: nothing was written.
+    /// - [`Error::TooLarge`]: a size is larger than a needle.
+    /// - [`Error::Poisoned`], [`Error::Io`]: every volume tried failed.
+    /// - [`Error::Closing`]
+    pub async fn append(&self, sizes: &[(PhotoSize, MediaType, Bytes)]) -> Result<PhotoId> {
+        let limit_bytes = u64::from(DATA_BYTES_MAX);
+        if let Some((_, _, data)) = sizes.iter().find(|(_, _, data)| data.len() as u64 > limit_bytes) {
+            return Err(Error::TooLarge { found_bytes: data.len() as u64, limit_bytes });
+        }
+        self.check_disk()?;
+        let key = self.next_key();
+        let cookie = Cookie((self.surroundings.random)());
+        let mut attempt = 1;
+        loop {
+            let volume = self.write_enabled_volume().await?;
+            match volume.append(key, cookie, sizes).await {
+                Ok(()) => return Ok(PhotoId { volume: volume.core().id(), key, cookie }),
+                Err(Error::Sealed { .. } | Error::Poisoned { .. } | Error::Io(_))
+                    if attempt < APPEND_ATTEMPT_COUNT_MAX =>
+                {
+                    attempt += 1;
+                }
+                Err(Error::DiskFull { .. }) => return Err(self.disk_full()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads `size` of the photo `id`; none if there is no such photo, or its
+    /// cookie is another. One read of the disk at most.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Damaged`]: the needle is not what was written.
+    /// - [`Error::VolumeIll`], [`Error::Io`]
+    pub async fn read(&self, id: &PhotoId, size: PhotoSize) -> Result<Option<StoredNeedle>> {
+        let Some(volume) = self.volume(id.volume)? else { return Ok(None) };
+        let Some(location) = volume.locate(id.key, size) else { return Ok(None) };
+        let needle = match volume.try_read(location, id.key)? {
+            Some(needle) => needle,
+            None => self.read_blocking(&volume, location, id.key).await?,
+        };
+        Ok(Some(needle).filter(|needle| needle.cookie == id.cookie))
+    }
+
+    /// Deletes the photo `id`, all its sizes.
+    ///
+    /// # Durability
+    ///
+    /// It is gone for good when this returns [`Deleted::Now`].
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Poisoned`], [`Error::Io`], [`Error::Damaged`], [`Error::VolumeIll`]: it is still there.
+    pub async fn delete(&self, id: &PhotoId) -> Result<Deleted> {
+        let Some(volume) = self.volume(id.volume)? else { return Ok(Deleted::Absent) };
+        let Some(location) = volume.locate_smallest(id.key) else { return Ok(Deleted::Absent) };
+        let key = id.key;
+        let needle = match volume.try_read(location, key)? {
+            Some(needle) => needle,
+            None => self.read_blocking(&volume, location, key).await?,
+        };
+        if needle.cookie != id.cookie {
+            return Ok(Deleted::WrongCookie);
+        }
+        match volume.delete(key, id.cookie).await {
+            Ok(()) => Ok(Deleted::Now),
+            Err(Error::DiskFull { .. }) => Err(self.disk_full()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Each volume, in the order of their numbers.
+    pub fn stats(&self) -> Vec<VolumeStats> {
+        let volumes: Vec<Arc<Volume>> = self.volumes.read().values().cloned().collect();
+        volumes.iter().map(|volume| volume_stats(volume)).collect()
+    }
+
+    /// Writes what is queued, and ends every writer. Blocks.
+    pub fn close(&self) {
+        let volumes: Vec<Arc<Volume>> = self.volumes.read().values().cloned().collect();
+        volumes.iter().for_each(|volume| volume.close());
+    }
+
+    fn volume(&self, id: VolumeId) -> Result<Option<Arc<Volume>>> {
+        let volume = self.volumes.read().get(&id).cloned();
+        match (volume, self.ill.get(&id)) {
+            (None, Some(error)) => Err(error.clone()),
+            (volume, _) => Ok(volume),
+        }
+    }
+
+    async fn read_blocking(
+        &self,
+        volume: &Arc<Volume>,
+        location: Location,
+        key: PhotoKey,
+    ) -> Result<StoredNeedle> {
+        let _permit = self.blocking_reads.acquire().await.map_err(|_| Error::Closing)?;
+        let volume = Arc::clone(volume);
+        let read = tokio::task::spawn_blocking(move || volume.read(location, key));
+        read.await.map_err(|_| Error::Closing)?
+    }
+
+    /// A key above every key given out before, in this life or an earlier one.
+    fn next_key(&self) -> PhotoKey {
+        let now = PhotoKey::first_at((self.surroundings.now_ms)()).0;
+        let update = |last: u64| Some(now.max(last + 1));
+        let last = self.last_key.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+        let last = last.expect("the update always gives a value");
+        PhotoKey(now.max(last + 1))
+    }
+
+    async fn write_enabled_volume(&self) -> Result<Arc<Volume>> {
+        if let Some(volume) = self.choose() {
+            return Ok(volume);
+        }
+        let _creating = self.creating.lock().await;
+        // Whoever held the lock before may have left one.
+        match self.choose() {
+            Some(volume) => Ok(volume),
+            None => self.create_volume().await,
+        }
+    }
+
+    /// A write-enabled volume, each in turn; none if there are fewer than wanted.
+    fn choose(&self) -> Option<Arc<Volume>> {
+        let volumes = self.volumes.read();
+        let enabled = |volume: &&Arc<Volume>| {
+            matches!(volume.core().state(), VolumeState::WriteEnabled | VolumeState::Full)
+        };
+        let count = volumes.values().filter(enabled).count();
+        if count < self.options.write_enabled_count {
+            return None;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
+        let volume = Arc::clone(volumes.values().filter(enabled).nth(turn)?);
+        // The disk was checked: it has room again.
+        volume.core().resume_if_full();
+        Some(volume)
+    }
+
+    async fn create_volume(&self) -> Result<Arc<Volume>> {
+        let id = {
+            let volumes = self.volumes.read();
+            let last = volumes.keys().chain(self.ill.keys()).max();
+            VolumeId(last.map_or(1, |last| last.0 + 1))
+        };
+        let superblock = Superblock {
+            logical_volume: id,
+            physical_volume: (self.surroundings.random)(),
+            created_ms: (self.surroundings.now_ms)(),
+        };
+        let (fs, dir) = (Arc::clone(&self.fs), self.dir.clone());
+        let volume_bytes_max = self.options.volume_bytes_max;
+        let create = move || Volume::create(&*fs, &dir, superblock, volume_bytes_max);
+        let created = tokio::task::spawn_blocking(create).await.map_err(|_| Error::Closing)?;
+        let volume = Arc::new(created.map_err(|error| self.name_full_disk(error))?);
+        tracing::info!(volume = %id, "a volume is created");
+        self.volumes.write().insert(id, Arc::clone(&volume));
+        Ok(volume)
+    }
+
+    /// Refuses photos while the disk's reserve is all that is left.
+    fn check_disk(&self) -> Result<()> {
+        let available_bytes = self.fs.available_bytes(&self.dir)?;
+        let reserve_bytes = self.options.disk_reserve_bytes;
+        if available_bytes < reserve_bytes {
+            return Err(Error::DiskFull { available_bytes, reserve_bytes });
+        }
+        Ok(())
+    }
+
+    fn disk_full(&self) -> Error {
+        let available_bytes = self.fs.available_bytes(&self.dir).unwrap_or(0);
+        Error::DiskFull { available_bytes, reserve_bytes: self.options.disk_reserve_bytes }
+    }
+
+    fn name_full_disk(&self, error: Error) -> Error {
+        match &error {
+            Error::Io(cause) if cause.kind() == std::io::ErrorKind::StorageFull => self.disk_full(),
+            _ => error,
+        }
+    }
+}
+
+fn volume_stats(volume: &Volume) -> VolumeStats {
+    let core = volume.core();
+    let index = core.index();
+    VolumeStats {
+        volume: core.id(),
+        state: core.state().name(),
+        photo_count: index.photo_count(),
+        needle_count: index.needle_count(),
+        volume_bytes: core.tail_offset(),
+        live_bytes: index.live_bytes(),
+        index_memory_bytes: index.memory_bytes(),
+    }
+}
