@@ -81,12 +81,13 @@ async fn run(arguments: Arguments) -> Outcome<()> {
     if arguments.limit > 0 {
         load::load(&client, &table, &directory, &arguments).await?;
     }
-    let since = arguments.since.map_or(began, |seconds| began - Duration::from_secs(seconds));
+    let since =
+        arguments.since.map_or(Some(began), |seconds| began.checked_sub(Duration::from_secs(seconds)));
     let pages = page::row_key(&arguments.host, &arguments.below);
     let target = page::row_key(&arguments.host, &arguments.page);
     questions::pages_below(&client, &table, &pages).await?;
     questions::who_links_to(&client, &table, &target).await?;
-    questions::contents_since(&client, &table, &pages, timestamp_us(since)?).await
+    questions::contents_since(&client, &table, &pages, since.unwrap_or(UNIX_EPOCH)).await
 }
 
 /// The toolchain installs thousands of pages.

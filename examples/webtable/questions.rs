@@ -1,6 +1,6 @@
 //! What one asks a Webtable: by row range, by family, by timestamp.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use indicatif::{HumanBytes, HumanCount};
 use row_api::client::RowClient;
@@ -9,7 +9,7 @@ use row_api::data::row_range::{EndKey, StartKey};
 use row_api::data::{ReadRowsRequest, RowFilter, RowRange, RowSet, TimestampRange};
 use row_api::names::TableName;
 
-use crate::Outcome;
+use crate::{Outcome, timestamp_us};
 
 /// Lines of an answer that are printed.
 const LINE_COUNT_MAX: usize = 8;
@@ -51,10 +51,10 @@ pub(crate) async fn contents_since(
     client: &RowClient,
     table: &TableName,
     prefix: &str,
-    since_us: i64,
+    since: SystemTime,
 ) -> Outcome<()> {
-    println!("\nContents below {prefix} since {:.3} s after 1970", since_us as f64 / 1e6);
-    let range = TimestampRange { start_timestamp_micros: since_us, end_timestamp_micros: 0 };
+    println!("\nContents below {prefix} of the last {:.0} s", since.elapsed()?.as_secs_f64().ceil());
+    let range = TimestampRange { start_timestamp_micros: timestamp_us(since)?, end_timestamp_micros: 0 };
     let filter = vec![family("contents"), only(Filter::TimestampRangeFilter(range)), newest()];
     let (mut count, mut bytes, began) = (0, 0, Instant::now());
     let mut rows = client.read_rows(request(table, below(prefix), filter)).await?;
