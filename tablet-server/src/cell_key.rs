@@ -68,8 +68,7 @@ impl CellKey {
         let family = family_at_offset(key, family_at).ok_or_else(|| bad(family_at))?;
         let mut qualifier = Vec::new();
         let timestamp_at = decode_escaped(key, family_at + FAMILY_BYTES, &mut qualifier).map_err(bad)?;
-        let inverted = key.get(timestamp_at..).and_then(|rest| rest.try_into().ok());
-        let timestamp_us = uninvert(u64::from_be_bytes(inverted.ok_or_else(|| bad(timestamp_at))?));
+        let timestamp_us = decode_timestamp(&key[timestamp_at..]).ok_or_else(|| bad(timestamp_at))?;
         Ok(Self { row, family, qualifier, timestamp_us })
     }
 
@@ -187,12 +186,129 @@ pub(crate) fn timestamp_of(key: &[u8]) -> Option<i64> {
     key.last_chunk::<TIMESTAMP_BYTES>().map(|bytes| uninvert(u64::from_be_bytes(*bytes)))
 }
 
+/// The timestamp whose bytes are `bytes`, no more and no less.
+pub(crate) fn decode_timestamp(bytes: &[u8]) -> Option<i64> {
+    bytes.try_into().ok().map(|bytes| uninvert(u64::from_be_bytes(bytes)))
+}
+
 #[expect(clippy::cast_sign_loss, reason = "wraps on purpose: a bijection of all 64-bit values")]
 fn invert(timestamp_us: i64) -> u64 {
     (i64::MAX as u64).wrapping_sub(timestamp_us as u64)
 }
 
-#[expect(clippy::cast_sign_loss, clippy::cast_possible_wrap, reason = "the inverse of `invert`")]
+#[expect(clippy::cast_possible_wrap, reason = "the inverse of `invert`")]
 fn uninvert(inverted: u64) -> i64 {
     (i64::MAX as u64).wrapping_sub(inverted) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that meet the escaping often.
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(
+            prop_oneof![Just(0), Just(1), Just(2), Just(0xFE), Just(0xFF), any::<u8>()],
+            0..6,
+        )
+    }
+
+    fn cell() -> impl Strategy<Value = CellKey> {
+        let family = prop_oneof![0..3u32, any::<u32>()];
+        let timestamp = prop_oneof![0..3i64, any::<i64>()];
+        (name(), family, name(), timestamp).prop_map(|(row, family, qualifier, timestamp_us)| CellKey {
+            row,
+            family: FamilyId(family),
+            qualifier,
+            timestamp_us,
+        })
+    }
+
+    /// The order that keys must have.
+    fn position(cell: &CellKey) -> (&[u8], FamilyId, &[u8], std::cmp::Reverse<i64>) {
+        (&cell.row, cell.family, &cell.qualifier, std::cmp::Reverse(cell.timestamp_us))
+    }
+
+    fn in_range(key: &[u8], start: &[u8], end: &[u8]) -> bool {
+        start <= key && (end.is_empty() || key < end)
+    }
+
+    proptest! {
+        #[test]
+        fn keys_sort_as_cells_do(a in cell(), b in cell()) {
+            prop_assert_eq!(a.encode().cmp(&b.encode()), position(&a).cmp(&position(&b)));
+        }
+
+        #[test]
+        fn keys_survive_the_round_trip(cell in cell()) {
+            prop_assert_eq!(CellKey::decode(&cell.encode()).unwrap(), cell);
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..40), cell in cell(), cut in any::<prop::sample::Index>()) {
+            if let Ok(decoded) = CellKey::decode(&bytes) {
+                prop_assert_eq!(decoded.encode(), bytes);
+            }
+            let key = cell.encode();
+            prop_assert!(CellKey::decode(&key[..cut.index(key.len())]).is_err());
+        }
+
+        #[test]
+        fn prefixes_and_their_successors_enclose_their_cells(a in cell(), b in cell()) {
+            let key = b.encode();
+            for (prefix, same) in [
+                (row_prefix(&a.row), a.row == b.row),
+                (family_prefix(&a.row, a.family), (&a.row, a.family) == (&b.row, b.family)),
+                (
+                    column_prefix(&a.row, a.family, &a.qualifier),
+                    (&a.row, a.family, &a.qualifier) == (&b.row, b.family, &b.qualifier),
+                ),
+            ] {
+                prop_assert_eq!(key.starts_with(&prefix), same);
+                prop_assert_eq!(in_range(&key, &prefix, &into_successor(prefix.clone())), same);
+            }
+        }
+
+        #[test]
+        fn the_first_terminator_ends_the_row(cell in cell()) {
+            let key = cell.encode();
+            let end = key.windows(2).position(|pair| pair == TERMINATOR).unwrap() + TERMINATOR.len();
+            prop_assert_eq!(&key[..end], row_prefix(&cell.row));
+        }
+
+        #[test]
+        fn row_ranges_hold_their_rows(cell in cell(), start in name(), end in name()) {
+            let range = rows_range(&start, &end);
+            let held = cell.row >= start && (end.is_empty() || cell.row < end);
+            prop_assert_eq!(in_range(&cell.encode(), &range.start, &range.end), held);
+        }
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_golden_file() {
+        let mut lines = String::new();
+        for (row, family, qualifier, timestamp_us) in [
+            (&b"row"[..], 1, &b"qualifier"[..], 1_700_000_000_000_000),
+            (b"", 0, b"", 0),
+            (b"a\0b", 258, b"\0\x01\xff", i64::MAX),
+            (b"\xff\xff", u32::MAX, b"q", 1_000),
+        ] {
+            let key = CellKey {
+                row: row.into(),
+                family: FamilyId(family),
+                qualifier: qualifier.into(),
+                timestamp_us,
+            };
+            let bytes: Vec<String> = key.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+            lines.push_str(&format!(
+                "{} {family} {} {timestamp_us}\n  {}\n",
+                row.escape_ascii(),
+                qualifier.escape_ascii(),
+                bytes.join(" "),
+            ));
+        }
+        assert_eq!(lines, include_str!("../tests/golden/cell_keys.txt"));
+    }
 }

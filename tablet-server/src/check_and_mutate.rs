@@ -1,21 +1,25 @@
 //! CheckAndMutateRow: mutations that depend on what a filter finds in the row.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use lsm::{Snapshot, Tree};
 use row_api::data;
 use tonic::Status;
 
 use crate::error::Result;
+use crate::filter::Filter;
+use crate::limits;
 use crate::mutation::RowMutations;
-use crate::row_scan::ScanOptions;
+use crate::row_scan::{ScanOptions, read_row};
 use crate::schema::TableSchema;
 
 /// A checked CheckAndMutateRow.
 #[derive(Clone, Debug)]
 pub struct CheckAndMutate {
     row_key: Bytes,
+    /// Passes the first cell of what the request asks about.
+    predicate: Filter,
+    on_match: Option<RowMutations>,
+    otherwise: Option<RowMutations>,
 }
 
 impl CheckAndMutate {
@@ -23,12 +27,32 @@ impl CheckAndMutate {
     ///
     /// # Errors
     ///
-    /// INVALID_ARGUMENT, NOT_FOUND for a family that the table does not have.
+    /// - INVALID_ARGUMENT: a limit, a missing field, no mutation at all.
+    /// - NOT_FOUND: a family that the table does not have.
+    /// - UNIMPLEMENTED: an aggregate mutation or a sink.
     pub fn check(
-        _schema: &TableSchema,
-        _request: data::CheckAndMutateRowRequest,
+        schema: &TableSchema,
+        request: data::CheckAndMutateRowRequest,
     ) -> std::result::Result<Self, Status> {
-        unimplemented!()
+        limits::check_row_key("row_key", &request.row_key)?;
+        if request.true_mutations.is_empty() && request.false_mutations.is_empty() {
+            return Err(limits::refuse(
+                "true_mutations",
+                "is empty and so is false_mutations, at least 1 mutation is needed",
+            ));
+        }
+        let row_key = request.row_key;
+        let predicate = Filter::compile("predicate_filter", request.predicate_filter.as_ref(), schema)?;
+        let check = |field: &str, mutations: Vec<data::Mutation>| {
+            let some = !mutations.is_empty();
+            some.then(|| RowMutations::check(schema, field, row_key.clone(), mutations)).transpose()
+        };
+        Ok(Self {
+            predicate: predicate.first_cell_only(),
+            on_match: check("true_mutations", request.true_mutations)?,
+            otherwise: check("false_mutations", request.false_mutations)?,
+            row_key,
+        })
     }
 
     /// The row.
@@ -36,23 +60,24 @@ impl CheckAndMutate {
         &self.row_key
     }
 
-    /// Whether the predicate yields a cell at `snapshot`.
+    /// Whether the predicate yields a cell at `snapshot`; without one, whether
+    /// the row has any.
     ///
     /// # Errors
     ///
     /// [`Error`](crate::error::Error).
     pub fn matches(
         &self,
-        _tree: &Tree,
-        _snapshot: &Snapshot,
-        _schema: &Arc<TableSchema>,
-        _options: &ScanOptions,
+        tree: &Tree,
+        snapshot: &Snapshot,
+        schema: &TableSchema,
+        options: &ScanOptions,
     ) -> Result<bool> {
-        unimplemented!()
+        Ok(read_row(tree, snapshot, schema, &self.row_key, &self.predicate, options)?.is_some())
     }
 
     /// What to apply then: none where the request has no mutations for this case.
-    pub fn mutations(&self, _matched: bool) -> Option<&RowMutations> {
-        unimplemented!()
+    pub fn mutations(&self, matched: bool) -> Option<&RowMutations> {
+        if matched { self.on_match.as_ref() } else { self.otherwise.as_ref() }
     }
 }

@@ -19,7 +19,9 @@ pub mod read_modify_write;
 pub mod chunk;
 pub mod filter;
 pub mod gc;
+mod key_ranges;
 pub mod row;
+mod row_reader;
 pub mod row_scan;
 pub mod row_set;
 

@@ -242,6 +242,7 @@ mod tests {
         for mutation in record.to_mutations() {
             if let Some(Kind::SetCell(cell)) = mutation.mutation {
                 row.cells.push(Cell {
+                    family_id: FamilyId(1),
                     family: cell.family_name.into(),
                     qualifier: cell.column_qualifier,
                     timestamp_us: cell.timestamp_micros,

@@ -1,20 +1,52 @@
 //! Mutations of one row: checked as a whole first, then encoded as one batch.
+//!
+//! Deletes become range deletes over the cells' keys, so that they cost the
+//! same whatever they remove; later puts of the same batch are not masked,
+//! because a batch is applied in order.
 
 use bytes::Bytes;
 use lsm::{TreeId, WriteBatch};
 use row_api::data;
+use row_api::data::mutation::{DeleteFromColumn, Mutation, SetCell};
 use tonic::Status;
 
-use crate::schema::TableSchema;
+use crate::schema::{FamilyId, TableSchema};
+use crate::{cell_key, limits};
+
+/// A SetCell's timestamp that asks for the server's clock.
+const SERVER_CLOCK: i64 = -1;
 
 /// Checked mutations of one row, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowMutations {
     row_key: Bytes,
+    operations: Vec<Operation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Operation {
+    Set {
+        family: FamilyId,
+        qualifier: Bytes,
+        /// None is the server's clock.
+        timestamp_us: Option<i64>,
+        value: Bytes,
+    },
+    DeleteColumn {
+        family: FamilyId,
+        qualifier: Bytes,
+        /// From here on.
+        start_us: i64,
+        /// Before here; none is the end of time.
+        end_us: Option<i64>,
+    },
+    DeleteFamily(FamilyId),
+    DeleteRow,
 }
 
 impl RowMutations {
-    /// Checks `mutations`, which stand at `field`, against the limits and the schema.
+    /// Checks `row_key` and `mutations`, which stand at `field` in a message
+    /// that has the key beside them, against the limits and the schema.
     ///
     /// # Errors
     ///
@@ -22,12 +54,20 @@ impl RowMutations {
     /// - NOT_FOUND: a family that the table does not have.
     /// - UNIMPLEMENTED: an aggregate mutation.
     pub fn check(
-        _schema: &TableSchema,
-        _field: &str,
-        _row_key: Bytes,
-        _mutations: Vec<data::Mutation>,
+        schema: &TableSchema,
+        field: &str,
+        row_key: Bytes,
+        mutations: Vec<data::Mutation>,
     ) -> Result<Self, Status> {
-        unimplemented!()
+        let message = field.strip_suffix("mutations").unwrap_or_default();
+        limits::check_row_key(format_args!("{message}row_key"), &row_key)?;
+        limits::check_mutation_count(field, mutations.len())?;
+        let operations = mutations
+            .into_iter()
+            .enumerate()
+            .map(|(index, mutation)| Operation::check(schema, &format_args!("{field}[{index}]"), mutation))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { row_key, operations })
     }
 
     /// The row.
@@ -35,13 +75,226 @@ impl RowMutations {
         &self.row_key
     }
 
-    /// Whether a cell gets the server's clock: such a row must not be sent twice.
-    pub fn uses_server_clock(&self) -> bool {
-        unimplemented!()
+    /// How many mutations there are.
+    pub fn count(&self) -> usize {
+        self.operations.len()
     }
 
-    /// Adds the writes to `batch`. Cells without a timestamp of their own get `now_us`.
-    pub fn encode(&self, _tree: TreeId, _now_us: i64, _batch: &mut WriteBatch) {
-        unimplemented!()
+    /// Whether a cell gets the server's clock: such a row must not be sent twice.
+    pub fn uses_server_clock(&self) -> bool {
+        self.operations.iter().any(|operation| matches!(operation, Operation::Set { timestamp_us: None, .. }))
+    }
+
+    /// Adds the writes to `batch`, for the tree that holds the row. Cells
+    /// without a timestamp of their own get `now_us`, cut to the millisecond.
+    pub fn encode(&self, tree: TreeId, now_us: i64, batch: &mut WriteBatch) {
+        let mut key = cell_key::row_prefix(&self.row_key);
+        let row_bytes = key.len();
+        for operation in &self.operations {
+            key.truncate(row_bytes);
+            operation.encode(tree, now_us, &mut key, batch);
+        }
+    }
+}
+
+impl Operation {
+    fn check(
+        schema: &TableSchema,
+        field: &std::fmt::Arguments<'_>,
+        mutation: data::Mutation,
+    ) -> Result<Self, Status> {
+        match mutation.mutation {
+            Some(Mutation::SetCell(set)) => Self::check_set(schema, field, set),
+            Some(Mutation::DeleteFromColumn(delete)) => Self::check_delete_column(schema, field, delete),
+            Some(Mutation::DeleteFromFamily(delete)) => {
+                let name = format_args!("{field}.delete_from_family.family_name");
+                Ok(Self::DeleteFamily(schema.find_family(name, &delete.family_name)?.id))
+            }
+            Some(Mutation::DeleteFromRow(_)) => Ok(Self::DeleteRow),
+            Some(Mutation::AddToCell(_)) => Err(Status::unimplemented(format!(
+                "{field}.add_to_cell: this server has no aggregate families yet"
+            ))),
+            Some(Mutation::MergeToCell(_)) => Err(Status::unimplemented(format!(
+                "{field}.merge_to_cell: this server has no aggregate families yet"
+            ))),
+            None => Err(limits::refuse(field, "is empty, it must set, delete or add something")),
+        }
+    }
+
+    fn check_set(
+        schema: &TableSchema,
+        field: &std::fmt::Arguments<'_>,
+        set: SetCell,
+    ) -> Result<Self, Status> {
+        let family = schema.find_family(format_args!("{field}.set_cell.family_name"), &set.family_name)?.id;
+        limits::check_qualifier(format_args!("{field}.set_cell.column_qualifier"), &set.column_qualifier)?;
+        limits::check_value(format_args!("{field}.set_cell.value"), &set.value)?;
+        let timestamp_us = (set.timestamp_micros != SERVER_CLOCK).then_some(set.timestamp_micros);
+        if let Some(timestamp_us) = timestamp_us {
+            limits::check_timestamp(format_args!("{field}.set_cell.timestamp_micros"), timestamp_us)?;
+        }
+        Ok(Self::Set { family, qualifier: set.column_qualifier, timestamp_us, value: set.value })
+    }
+
+    fn check_delete_column(
+        schema: &TableSchema,
+        field: &std::fmt::Arguments<'_>,
+        delete: DeleteFromColumn,
+    ) -> Result<Self, Status> {
+        let field = format_args!("{field}.delete_from_column");
+        let family = schema.find_family(format_args!("{field}.family_name"), &delete.family_name)?.id;
+        limits::check_qualifier(format_args!("{field}.column_qualifier"), &delete.column_qualifier)?;
+        let range = delete.time_range.unwrap_or_default();
+        let (start_us, end_us) = (range.start_timestamp_micros, range.end_timestamp_micros);
+        limits::check_timestamp(format_args!("{field}.time_range.start_timestamp_micros"), start_us)?;
+        limits::check_timestamp(format_args!("{field}.time_range.end_timestamp_micros"), end_us)?;
+        let end_us = (end_us != 0).then_some(end_us);
+        if end_us.is_some_and(|end_us| start_us >= end_us) {
+            return Err(limits::refuse(
+                format_args!("{field}.time_range"),
+                "end_timestamp_micros must be after start_timestamp_micros, or 0 for no end",
+            ));
+        }
+        Ok(Self::DeleteColumn { family, qualifier: delete.column_qualifier, start_us, end_us })
+    }
+
+    /// Adds the write to `batch`; `key` holds the row's prefix.
+    fn encode(&self, tree: TreeId, now_us: i64, key: &mut Vec<u8>, batch: &mut WriteBatch) {
+        match self {
+            Self::Set { family, qualifier, timestamp_us, value } => {
+                cell_key::push_family(key, *family);
+                cell_key::push_escaped(key, qualifier);
+                cell_key::push_timestamp(key, timestamp_us.unwrap_or_else(|| clock_timestamp(now_us)));
+                batch.put(tree, key, value);
+            }
+            Self::DeleteColumn { family, qualifier, start_us, end_us } => {
+                cell_key::push_family(key, *family);
+                cell_key::push_escaped(key, qualifier);
+                // Newest first: the range runs from its end down to its start.
+                let mut first = key.clone();
+                let mut last = key.clone();
+                if let Some(end_us) = end_us {
+                    cell_key::push_timestamp(&mut first, end_us - 1);
+                }
+                cell_key::push_timestamp(&mut last, *start_us);
+                batch.delete_range(tree, &first, &cell_key::into_successor(last));
+            }
+            Self::DeleteFamily(family) => {
+                cell_key::push_family(key, *family);
+                batch.delete_range(tree, key, &cell_key::into_successor(key.clone()));
+            }
+            Self::DeleteRow => batch.delete_range(tree, key, &cell_key::into_successor(key.clone())),
+        }
+    }
+}
+
+/// The timestamp of a cell that is written at `now_us`.
+pub(crate) fn clock_timestamp(now_us: i64) -> i64 {
+    let now_us = now_us.max(0);
+    now_us - now_us % limits::TIMESTAMP_GRANULE_US
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::TableSchema;
+
+    fn schema() -> TableSchema {
+        TableSchema::with_families(&["a", "b"])
+    }
+
+    fn set(timestamp_micros: i64) -> SetCell {
+        SetCell { family_name: "a".into(), column_qualifier: "q".into(), timestamp_micros, value: "v".into() }
+    }
+
+    fn mutation(mutation: Mutation) -> data::Mutation {
+        data::Mutation { mutation: Some(mutation) }
+    }
+
+    fn delete(start_timestamp_micros: i64, end_timestamp_micros: i64) -> Mutation {
+        Mutation::DeleteFromColumn(DeleteFromColumn {
+            family_name: "a".into(),
+            column_qualifier: "q".into(),
+            time_range: Some(data::TimestampRange { start_timestamp_micros, end_timestamp_micros }),
+        })
+    }
+
+    #[track_caller]
+    fn refused(mutations: Vec<Mutation>, code: tonic::Code, message: &str) {
+        let mutations = mutations.into_iter().map(mutation).collect();
+        let status = RowMutations::check(&schema(), "mutations", "r".into(), mutations).unwrap_err();
+        assert_eq!((status.code(), status.message()), (code, message));
+    }
+
+    #[test]
+    fn refusals_name_field_size_and_limit() {
+        use tonic::Code::{InvalidArgument, NotFound, Unimplemented};
+        let good = || Mutation::SetCell(set(0));
+        refused(vec![], InvalidArgument, "mutations: is empty, at least 1 is needed");
+        refused(
+            vec![good(), Mutation::SetCell(SetCell { column_qualifier: vec![0; 17_000].into(), ..set(0) })],
+            InvalidArgument,
+            "mutations[1].set_cell.column_qualifier: 17000 bytes, at most 16384",
+        );
+        refused(
+            vec![Mutation::SetCell(SetCell { family_name: "nope".into(), ..set(0) })],
+            NotFound,
+            "mutations[0].set_cell.family_name: unknown family \"nope\"",
+        );
+        refused(
+            vec![Mutation::SetCell(set(1_500))],
+            InvalidArgument,
+            "mutations[0].set_cell.timestamp_micros: 1500, must be a multiple of 1000 (milliseconds)",
+        );
+        refused(
+            vec![Mutation::SetCell(set(-2))],
+            InvalidArgument,
+            "mutations[0].set_cell.timestamp_micros: -2, at least 0",
+        );
+        refused(
+            vec![delete(2_000, 1_000)],
+            InvalidArgument,
+            "mutations[0].delete_from_column.time_range: end_timestamp_micros must be after \
+             start_timestamp_micros, or 0 for no end",
+        );
+        refused(
+            vec![Mutation::DeleteFromFamily(data::mutation::DeleteFromFamily { family_name: "c".into() })],
+            NotFound,
+            "mutations[0].delete_from_family.family_name: unknown family \"c\"",
+        );
+        refused(
+            vec![Mutation::AddToCell(data::mutation::AddToCell::default())],
+            Unimplemented,
+            "mutations[0].add_to_cell: this server has no aggregate families yet",
+        );
+        let empty = RowMutations::check(&schema(), "mutations", "r".into(), vec![data::Mutation::default()]);
+        assert_eq!(
+            empty.unwrap_err().message(),
+            "mutations[0]: is empty, it must set, delete or add something"
+        );
+    }
+
+    #[test]
+    fn the_row_key_is_named_beside_its_mutations() {
+        let check = |field, key: Bytes| {
+            let mutations = vec![mutation(Mutation::SetCell(set(0)))];
+            RowMutations::check(&schema(), field, key, mutations).unwrap_err().message().to_owned()
+        };
+        assert_eq!(
+            check("entries[7].mutations", Bytes::new()),
+            "entries[7].row_key: is empty, a row key has at least 1 byte"
+        );
+        assert_eq!(check("mutations", vec![b'x'; 5_000].into()), "row_key: 5000 bytes, at most 4096");
+    }
+
+    #[test]
+    fn only_minus_one_asks_for_the_clock() {
+        let with = |timestamp| {
+            let mutations = vec![mutation(Mutation::SetCell(set(timestamp)))];
+            RowMutations::check(&schema(), "mutations", "r".into(), mutations).unwrap()
+        };
+        assert!(with(-1).uses_server_clock());
+        assert!(!with(0).uses_server_clock());
+        assert_eq!(clock_timestamp(1_234_567), 1_234_000);
     }
 }

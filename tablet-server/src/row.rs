@@ -4,18 +4,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::schema::FamilyId;
+
 /// A row with the cells that a read returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// The row's key.
     pub key: Bytes,
-    /// Its cells, by family name, qualifier, newest first.
+    /// Its cells, by family (in the order of their creation), qualifier, newest first.
     pub cells: Vec<Cell>,
 }
 
 /// One cell. Cheap to clone: all its parts are shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cell {
+    /// The family's number, which orders the cells.
+    pub family_id: FamilyId,
     /// The family's name.
     pub family: Arc<str>,
     /// The column's qualifier.

@@ -1,18 +1,25 @@
 //! Rows of one tree at one moment, in bounded batches.
-
-use std::sync::Arc;
+//!
+//! A scan holds one cursor. Rows come in the order of their keys or against it;
+//! within a row the order is always that of the tree, which is the order in
+//! which families were created, qualifiers, newest first.
 
 use bytes::Bytes;
 use lsm::{Snapshot, Tree};
 
+use crate::cell_key;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::row::Row;
-use crate::row_set::RowSet;
+use crate::row_reader::{Cursor, RowReader};
+use crate::row_set::{RowRange, RowSet};
 use crate::schema::TableSchema;
 
+/// How many times its budget a step may look at without returning a row.
+const LOOK_FACTOR: usize = 8;
+
 /// How a scan reads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ScanOptions {
     /// Whether rows come in descending order of their keys.
     pub reversed: bool,
@@ -26,7 +33,16 @@ pub struct ScanOptions {
 
 /// A scan that goes on where its last batch ended. Synchronous and `Send`; it
 /// pins the snapshot until dropped.
-pub struct RowScan {}
+pub struct RowScan {
+    tree: Tree,
+    snapshot: Snapshot,
+    /// What is still to read; the range being read is gone already.
+    ranges: std::vec::IntoIter<RowRange>,
+    reversed: bool,
+    rows_left: Option<u64>,
+    reader: RowReader,
+    cursor: Option<Cursor>,
+}
 
 /// What one step of a scan gives.
 #[derive(Clone, Debug, Default)]
@@ -43,24 +59,88 @@ pub struct ScanBatch {
 impl RowScan {
     /// A scan of `rows`, clipped to the tree's tablet by the caller.
     pub fn new(
-        _tree: &Tree,
-        _snapshot: &Snapshot,
-        _schema: Arc<TableSchema>,
-        _rows: RowSet,
-        _filter: Filter,
-        _options: ScanOptions,
+        tree: &Tree,
+        snapshot: &Snapshot,
+        schema: &TableSchema,
+        rows: RowSet,
+        filter: Filter,
+        options: ScanOptions,
     ) -> Self {
-        unimplemented!()
+        Self {
+            tree: tree.clone(),
+            snapshot: snapshot.clone(),
+            ranges: rows.into_ranges().into_iter(),
+            reversed: options.reversed,
+            rows_left: options.rows_limit,
+            reader: RowReader::new(schema, filter, options.now_us, options.sample_seed),
+            cursor: None,
+        }
     }
 
-    /// Reads on until rows of about `budget_bytes` are there, as many bytes have
-    /// been looked at in vain, or the scan is complete. One row may exceed the budget.
+    /// Reads on until rows of about `budget_bytes` are there, several times as
+    /// much has been looked at in vain, or the scan is complete. One row may
+    /// exceed the budget.
     ///
     /// # Errors
     ///
     /// [`Error`](crate::error::Error); the scan is over.
-    pub fn next_rows(&mut self, _budget_bytes: usize) -> Result<ScanBatch> {
-        unimplemented!()
+    pub fn next_rows(&mut self, budget_bytes: usize) -> Result<ScanBatch> {
+        let mut batch = ScanBatch::default();
+        let mut row_bytes = 0;
+        let look_bytes_max = self.reader.looked_at_bytes() + budget_bytes.saturating_mul(LOOK_FACTOR) as u64;
+        while row_bytes < budget_bytes && self.reader.looked_at_bytes() < look_bytes_max {
+            if self.rows_left == Some(0) || !self.enter_row()? {
+                batch.done = true;
+                break;
+            }
+            let Some(cursor) = &mut self.cursor else { continue };
+            let row = self.reader.read_row(cursor)?;
+            if self.reversed {
+                cursor.seek_before(self.reader.row_prefix())?;
+            }
+            if row.cells.is_empty() {
+                batch.last_scanned_row_key = Some(row.key);
+                continue;
+            }
+            row_bytes += row.bytes();
+            if let Some(left) = &mut self.rows_left {
+                *left -= 1;
+            }
+            batch.last_scanned_row_key = None;
+            batch.rows.push(row);
+        }
+        Ok(batch)
+    }
+
+    /// Moves on to the next row that has cells stored, and has the reader enter
+    /// it; false where there is none.
+    fn enter_row(&mut self) -> Result<bool> {
+        loop {
+            if let Some(cursor) = &mut self.cursor {
+                if !self.reversed {
+                    self.reader.leave_row(cursor)?;
+                }
+                if self.reader.enter_row(cursor)? {
+                    return Ok(true);
+                }
+            }
+            let range = if self.reversed { self.ranges.next_back() } else { self.ranges.next() };
+            let Some(range) = range else {
+                self.cursor = None;
+                return Ok(false);
+            };
+            self.reader.forget_row();
+            self.cursor = Some(self.open(&range)?);
+        }
+    }
+
+    /// A cursor at the first cell of the range, or the last if reversed.
+    fn open(&self, range: &RowRange) -> Result<Cursor> {
+        let iter = match range.as_single() {
+            Some(row_key) => self.tree.iter_prefix(&self.snapshot, &cell_key::row_prefix(row_key)),
+            None => self.tree.iter(&self.snapshot, range.cell_keys()),
+        };
+        if self.reversed { Cursor::at_last(iter) } else { Cursor::at_first(iter) }
     }
 }
 
@@ -70,12 +150,15 @@ impl RowScan {
 ///
 /// [`Error`](crate::error::Error).
 pub fn read_row(
-    _tree: &Tree,
-    _snapshot: &Snapshot,
-    _schema: &Arc<TableSchema>,
-    _row_key: &[u8],
-    _filter: &Filter,
-    _options: &ScanOptions,
+    tree: &Tree,
+    snapshot: &Snapshot,
+    schema: &TableSchema,
+    row_key: &[u8],
+    filter: &Filter,
+    options: &ScanOptions,
 ) -> Result<Option<Row>> {
-    unimplemented!()
+    let rows = RowSet::single(Bytes::copy_from_slice(row_key));
+    let options = ScanOptions { reversed: false, ..*options };
+    let mut scan = RowScan::new(tree, snapshot, schema, rows, filter.clone(), options);
+    Ok(scan.next_rows(1)?.rows.pop())
 }

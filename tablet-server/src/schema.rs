@@ -5,8 +5,12 @@
 //! cannot come back under a new family of the same name.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use row_api::admin;
+use tonic::Status;
+
+use crate::limits;
 
 /// A table's number, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,8 +50,34 @@ impl TableSchema {
         self.families.get(name)
     }
 
+    /// The family called `name`, which stands at `field` of a request.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND where the table has none; INVALID_ARGUMENT where no table could.
+    pub fn find_family(&self, field: impl Display, name: &str) -> Result<&Family, Status> {
+        self.family(name).ok_or_else(|| match limits::check_family_name(&field, name) {
+            Ok(()) => Status::not_found(format!("{field}: unknown family {name:?}")),
+            Err(malformed) => malformed,
+        })
+    }
+
     /// The name of the family `id`, if the table still has it.
     pub fn family_name(&self, id: FamilyId) -> Option<&str> {
         self.families.iter().find(|(_, family)| family.id == id).map(|(name, _)| name.as_str())
+    }
+}
+
+#[cfg(test)]
+impl TableSchema {
+    /// A table with the families `names`, numbered from 1, that keep everything.
+    pub(crate) fn with_families(names: &[&str]) -> Self {
+        let mut schema =
+            Self { table_id: TableId(1), families: BTreeMap::new(), next_family_id: FamilyId(1) };
+        for name in names {
+            schema.families.insert((*name).to_owned(), Family { id: schema.next_family_id, gc_rule: None });
+            schema.next_family_id.0 += 1;
+        }
+        schema
     }
 }

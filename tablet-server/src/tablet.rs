@@ -232,7 +232,7 @@ impl Tablet {
         self.check_rows(&request.rows)?;
         let ReadRequest { schema, rows, filter, options } = request;
         let snapshot = self.around.engine.snapshot();
-        Ok(RowScan::new(&self.tree, &snapshot, schema, rows, filter, options))
+        Ok(RowScan::new(&self.tree, &snapshot, &schema, rows, filter, options))
     }
 
     /// Removes the rows in `range` and waits until they are gone for good.
