@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::measure::{self, Worker};
+use crate::measure::{self, Side, Worker};
 use crate::server::{Hayloft, Peer};
 use crate::{Outcome, Plan};
 
@@ -22,12 +22,12 @@ const STORED: &[u8] = b"STORED\r\n";
 
 pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
     let peer = Peer::memcached()?;
-    let ours = hayloft.memcached;
-    let theirs = peer.as_ref().map(|peer| peer.address);
-    let mut sides = vec![("hayloft", &ours)];
-    sides.extend(theirs.iter().map(|address| ("memcached", address)));
-    for (_, address) in &sides {
-        fill(**address).await?;
+    let mut sides = vec![Side { name: "hayloft", target: &hayloft.memcached, process: &hayloft.process }];
+    if let Some(peer) = &peer {
+        sides.push(Side { name: "memcached", target: &peer.address, process: &peer.process });
+    }
+    for side in &sides {
+        fill(*side.target).await?;
     }
     for (workload, depth) in [("cache/get", 1), ("cache/get-pipelined", PIPELINE)] {
         measure::compare(workload, &sides, plan, async |address: &SocketAddr| {

@@ -31,7 +31,8 @@ pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
     }
     let ours = Side { address: hayloft.photos, paths };
 
-    measure::compare("photos/upload-16k", &[("hayloft", &ours)], plan, async |side: &Side| {
+    let mut sides = vec![measure::Side { name: "hayloft", target: &ours, process: &hayloft.process }];
+    measure::compare("photos/upload-16k", &sides, plan, async |side: &Side| {
         let mut workers = Vec::new();
         for _ in 0..plan.connections {
             workers.push(Upload { connection: Connection::open(side.address).await?, photo: photo.clone() });
@@ -48,8 +49,9 @@ pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
         Ok(())
     })?;
     let theirs = peer.as_ref().map(|peer| Side { address: peer.address, paths: names });
-    let mut sides = vec![("hayloft", &ours)];
-    sides.extend(theirs.iter().map(|side| ("nginx", side)));
+    for (peer, target) in peer.iter().zip(&theirs) {
+        sides.push(measure::Side { name: "nginx", target, process: &peer.process });
+    }
     measure::compare("photos/get-16k", &sides, plan, async |side: &Side| {
         let mut workers = Vec::new();
         for seed in 0..u64::from(plan.connections) {

@@ -31,8 +31,10 @@ pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
         Some(peer) => Some(Side::fill(peer.address.to_string()).await?),
         None => None,
     };
-    let mut sides = vec![("hayloft", &ours)];
-    sides.extend(theirs.iter().map(|side| ("cbtemulator", side)));
+    let mut sides = vec![measure::Side { name: "hayloft", target: &ours, process: &hayloft.process }];
+    for (peer, target) in peer.iter().zip(&theirs) {
+        sides.push(measure::Side { name: "cbtemulator", target, process: &peer.process });
+    }
     measure::compare("rows/mutate_row", &sides, plan, async |side: &Side| {
         side.workers(plan, |client, table, random| Write { client, table, random })
     })

@@ -38,13 +38,31 @@ impl Drop for Process {
     }
 }
 
+impl Process {
+    /// CPU time that the process and its children have used, to a hundredth of a second.
+    pub(crate) fn cpu_time(&self) -> Outcome<Duration> {
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let mut ticks = 0;
+        for pid in [&*pid.to_string()].into_iter().chain(children.split_whitespace()) {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            // utime and stime are fields 14 and 15 (proc(5)); the name before field 3 may hold spaces.
+            let (_, fields) = stat.rsplit_once(')').ok_or("a process has no name")?;
+            for field in fields.split_whitespace().skip(11).take(2) {
+                ticks += field.parse::<u64>()?;
+            }
+        }
+        Ok(Duration::from_millis(10 * ticks))
+    }
+}
+
 /// A Hayloft that keeps everything durably in a directory of its own.
 #[derive(Debug)]
 pub(crate) struct Hayloft {
     pub(crate) bigtable: SocketAddr,
     pub(crate) photos: SocketAddr,
     pub(crate) memcached: SocketAddr,
-    _process: Process,
+    pub(crate) process: Process,
 }
 
 impl Hayloft {
@@ -72,7 +90,7 @@ impl Hayloft {
                         bigtable: address("bigtable")?,
                         photos: address("photos")?,
                         memcached: address("memcached")?,
-                        _process: process,
+                        process,
                     });
                 }
                 [door, address, ..] => {
@@ -92,7 +110,7 @@ impl Hayloft {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    _process: Process,
+    pub(crate) process: Process,
 }
 
 impl Peer {
@@ -167,7 +185,7 @@ impl Peer {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Self { address, _process: process })
+        Ok(Self { address, process })
     }
 }
 
