@@ -151,7 +151,7 @@ class Doors:
         self.rows.mutate_row(request=request, retry=None, timeout=CALL_SECONDS)
 
     def read(self, rows):
-        """{key: {(family, qualifier): value}} of a RowSet; None is the whole table."""
+        """{key: {(family, qualifier): newest value}} of a RowSet; None is the whole table."""
         request = {"table_name": TABLE, "rows": rows}
         found, key, family, qualifier, value = {}, b"", "", b"", b""
         for response in self.rows.read_rows(request=request, retry=None, timeout=300):
@@ -164,7 +164,7 @@ class Doors:
                 value += chunk.value
                 if chunk.value_size:
                     continue
-                found.setdefault(key, {})[family, qualifier] = value
+                found.setdefault(key, {}).setdefault((family, qualifier), value)
                 value = b""
         return found
 
@@ -406,7 +406,9 @@ def crash(data_dir, log_path, kills, seed, flags=(), report=print):
     try:
         doors = Doors(server)
         table = {"column_families": dict.fromkeys(FAMILIES, {}), "granularity": "MILLIS"}
-        doors.admin.create_table(request={"parent": INSTANCE, "table_id": "crash", "table": table})
+        splits = [{"key": key} for key in (b"00001", b"00005", b"00030", b"counter-2")]
+        request = {"parent": INSTANCE, "table_id": "crash", "table": table, "initial_splits": splits}
+        doors.admin.create_table(request=request)
         doors.close()
         for number in range(kills):
             seconds = random_.choice((random_.uniform(0.05, 0.3), random_.uniform(0.3, 2.0)))

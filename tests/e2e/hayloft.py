@@ -50,6 +50,7 @@ class Hayloft:
         self.doors = door_flags() if doors is None else doors
         self.process = None
         self.printed = None
+        self.reader = None
         self.addresses = {}
         self.lines = []
 
@@ -72,7 +73,8 @@ class Hayloft:
                 env=clean_environment(self.env),
             )
         self.printed = queue.Queue()
-        threading.Thread(target=_forward, args=(self.process.stdout, self.printed), daemon=True).start()
+        self.reader = threading.Thread(target=_forward, args=(self.process.stdout, self.printed), daemon=True)
+        self.reader.start()
         self.addresses, self.lines = {}, []
 
     def wait_until_ready(self):
@@ -118,7 +120,9 @@ class Hayloft:
             return None
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(DRAIN_SECONDS)
+            code = self.process.wait(DRAIN_SECONDS)
+            self.reader.join()
+            return code
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"still running {DRAIN_SECONDS} s after SIGTERM; {self.log_tail()}") from None
@@ -129,6 +133,7 @@ class Hayloft:
             self.process.kill()
         if self.process is not None:
             self.process.wait()
+            self.reader.join()
 
     def log_tail(self, lines=20):
         """The last lines the server wrote to its log, for a failure's message."""
@@ -147,6 +152,7 @@ def host_port(address):
 
 def _forward(stream, lines):
     """Reads the process's output to its end, so that it never blocks on a full pipe."""
-    for line in stream:
-        lines.put(line.rstrip("\n"))
+    with stream:
+        for line in stream:
+            lines.put(line.rstrip("\n"))
     lines.put(None)
