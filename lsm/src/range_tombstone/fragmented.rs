@@ -106,7 +106,9 @@ impl FragmentedTombstones {
 
     /// Adds a fragment behind the others, or lengthens the last one where that
     /// comes to the same; nothing if it has no sequence.
-    fn push(&mut self, start: &[u8], end: &[u8], sequences: impl IntoIterator<Item = u64>) {
+    ///
+    /// REQUIRES: the fragment starts at or after the end of the one before; `sequences` descend.
+    pub(super) fn push(&mut self, start: &[u8], end: &[u8], sequences: impl IntoIterator<Item = u64>) {
         let sequences_start = self.sequences.len();
         self.sequences.extend(sequences);
         if self.sequences.len() == sequences_start {
@@ -187,14 +189,14 @@ impl FragmentedTombstones {
         newest_at(self.fragment(user_key)?.sequences, at_sequence)
     }
 
-    /// The fragments with what `keep` leaves of their sequences: it gets them
-    /// descending and pushes some, in order. Fragments left with none are gone.
-    pub(crate) fn retain(&self, mut keep: impl FnMut(&[u64], &mut Vec<u64>)) -> Self {
+    /// The fragments with what `keep` leaves of their sequences: it pushes
+    /// some of each fragment's, in order. Fragments left with none are gone.
+    pub(crate) fn retain(&self, mut keep: impl FnMut(Fragment<'_>, &mut Vec<u64>)) -> Self {
         let mut kept = Self::default();
         let mut sequences = Vec::new();
         for fragment in self.iter() {
             sequences.clear();
-            keep(fragment.sequences, &mut sequences);
+            keep(fragment, &mut sequences);
             kept.push(fragment.start, fragment.end, sequences.iter().copied());
         }
         kept
@@ -391,8 +393,9 @@ mod tests {
         assert_eq!(text(&clip("z", "")), "");
         assert_eq!(text(&clip("", "b")), "");
         assert_eq!(text(&FragmentedTombstones::merge([&clip("", "e"), &clip("e", "")])), text(&whole));
-        let newest =
-            whole.retain(|sequences, kept| kept.extend(sequences.iter().filter(|&&sequence| sequence > 3)));
+        let newest = whole.retain(|fragment, kept| {
+            kept.extend(fragment.sequences.iter().filter(|&&sequence| sequence > 3));
+        });
         assert_eq!(text(&newest), "d..z:[7]");
         assert_eq!(whole.key_range().map(|range| range.end), Some(Bytes::from("z")));
         assert!(FragmentedTombstones::default().clipped(&KeyRange::default()).is_empty());

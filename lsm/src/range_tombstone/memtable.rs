@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use smallvec::{SmallVec, smallvec};
 
-use super::{FragmentedTombstones, RangeTombstone, newest_at};
+use super::{FragmentedTombstones, newest_at};
 
 /// What a map entry takes beside its keys' bytes: the entry in a node that is two thirds full, and the
 /// keys' shared headers.
@@ -100,17 +100,13 @@ impl MemtableTombstones {
         self.bytes.load(Ordering::Acquire)
     }
 
-    /// The set as it is now, for a flush or for a test.
+    /// The set as it is now, for a flush.
     pub(crate) fn to_fragmented(&self) -> FragmentedTombstones {
-        let pieces = self.pieces.read();
-        let mut tombstones = Vec::with_capacity(pieces.len());
-        for (start, piece) in &*pieces {
-            for &sequence in &piece.sequences {
-                tombstones.push(RangeTombstone { start: start.clone(), end: piece.end.clone(), sequence });
-            }
+        let mut fragmented = FragmentedTombstones::default();
+        for (start, piece) in &*self.pieces.read() {
+            fragmented.push(start, &piece.end, piece.sequences.iter().copied());
         }
-        drop(pieces);
-        FragmentedTombstones::new(&tombstones)
+        fragmented
     }
 
     /// The fragment or gap around `user_key` and its sequence in force at `at_sequence`.
@@ -217,6 +213,7 @@ impl MemtableTombstoneCursor {
 
 #[cfg(test)]
 mod tests {
+    use super::super::RangeTombstone;
     use super::*;
     use crate::sstable::testing::Random;
 
