@@ -159,6 +159,11 @@ impl LookupKey {
         user_key(&self.encoded)
     }
 
+    /// The sequence number to read at.
+    pub(crate) fn sequence(&self) -> u64 {
+        trailer(&self.encoded).sequence()
+    }
+
     /// The internal key that sorts just before the writes looked for.
     pub(crate) fn encoded(&self) -> &[u8] {
         &self.encoded
@@ -226,7 +231,7 @@ mod tests {
     #[test]
     fn a_sought_key_sorts_between_newer_writes_and_its_own_sequence() {
         let sought = LookupKey::new(b"k", 5, FilterKey::WholeKey);
-        assert_eq!(trailer(sought.encoded()).sequence(), 5);
+        assert_eq!(sought.sequence(), 5);
         assert_eq!(sought.user_key(), b"k");
         assert_eq!(compare(sought.encoded(), &encoded(b"k", 5, Kind::RangeDelete)), Ordering::Less);
         assert_eq!(compare(sought.encoded(), &encoded(b"k", 6, Kind::Put)), Ordering::Greater);
