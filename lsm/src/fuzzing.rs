@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::internal_key::{LookupKey, SEQUENCE_MAX};
 use crate::range_tombstone::FragmentedTombstones;
-use crate::sstable::block::{Block, BlockCursor};
+use crate::sstable::block::Block;
+use crate::sstable::block_cursor::BlockCursor;
 use crate::sstable::block_index::{BlockIndex, IndexFile};
 use crate::sstable::format::{FOOTER_BYTES, Footer};
 use crate::sstable::{FilterHash, Properties, filter, format};

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Table;
-use super::block::{Block, BlockCursor};
+use super::block::Block;
+use super::block_cursor::BlockCursor;
 use super::block_index::{DataBlock, IndexPosition};
 use super::table::decode_block;
 use crate::error::Damage;

@@ -310,3 +310,66 @@ fn decompress(stored: &[u8]) -> Result<Vec<u8>, Damage> {
         _ => Err(Damage("an LZ4 block does not decode to its length")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_come_back_and_are_compressed_only_where_that_saves_an_eighth() {
+        let mut random = crate::sstable::testing::Random::new(1);
+        let noise: Vec<u8> = (0..1_000).map(|_| random.byte()).collect();
+        let mut nearly_noise = noise.clone();
+        nearly_noise[..100].fill(7);
+        for (block, wish, expected) in [
+            (&[][..], Compression::Lz4, Compression::Raw),
+            (&[7; 1_000], Compression::Raw, Compression::Raw),
+            (&[7; 1_000], Compression::Lz4, Compression::Lz4),
+            (&noise, Compression::Lz4, Compression::Raw),
+            (&nearly_noise, Compression::Lz4, Compression::Raw),
+        ] {
+            let mut sealed = b"before".to_vec();
+            let (stored_bytes, compression) = BlockSealer::new().seal(block, wish, &mut sealed);
+            assert_eq!(compression, expected);
+            let sealed = Bytes::from(sealed).slice(6..);
+            assert_eq!(sealed.len(), stored_bytes as usize + BLOCK_TRAILER_BYTES);
+            assert_eq!(verify(&sealed), Ok(()));
+            assert_eq!(unseal(&sealed), Ok((Bytes::copy_from_slice(block), compression)));
+        }
+    }
+
+    #[test]
+    fn lies_about_a_decoded_length_are_refused_before_memory_is_taken() {
+        for claimed in [0, 99, 101, u32::MAX] {
+            let mut sealed = Vec::new();
+            BlockSealer::new().seal(&[7; 100], Compression::Lz4, &mut sealed);
+            sealed[..4].copy_from_slice(&u32::to_le_bytes(claimed));
+            assert!(unseal(&Bytes::from(sealed)).is_err(), "{claimed}");
+        }
+    }
+
+    #[test]
+    fn a_footer_of_another_version_or_with_reserved_bits_is_refused() {
+        let footer = Footer {
+            properties: BlockHandle { offset: 1, stored_bytes: 2 },
+            index: BlockHandle { offset: 3, stored_bytes: 4 },
+            filter: BlockHandle::default(),
+            tombstones: BlockHandle { offset: u64::MAX, stored_bytes: u32::MAX },
+            index_levels: 2,
+        };
+        assert_eq!(Footer::decode(&footer.encode()), Ok(footer));
+        assert!(footer.tombstones.range(usize::MAX).is_err());
+        for (at, byte) in [
+            (VERSION_OFFSET, 0),
+            (VERSION_OFFSET, 2),
+            (LEVELS_OFFSET, 0),
+            (LEVELS_OFFSET, 3),
+            (RESERVED_OFFSET, 1),
+        ] {
+            let mut bytes = footer.encode();
+            bytes[at] = byte;
+            Footer::restore_checksum(&mut bytes);
+            assert!(Footer::decode(&bytes).is_err(), "{at}");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! Read on in this order:
 //!
 //! - `format`: what a file consists of, the envelope of a block, the footer.
-//! - `block`, `block_builder`: entries with prefix compression.
+//! - `block`, `block_builder`, `block_cursor`: entries with prefix compression.
 //! - `block_index`, `filter`, `properties`: what stands beside the data.
 //! - `writer`: `TableWriter`, for flushes and compactions.
 //! - `table`, `cursor`: `Table` and `TableCursor`, for reads.
@@ -14,6 +14,7 @@
 
 pub(crate) mod block;
 pub(crate) mod block_builder;
+pub(crate) mod block_cursor;
 pub(crate) mod block_index;
 pub(crate) mod cursor;
 pub(crate) mod filter;

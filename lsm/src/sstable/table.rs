@@ -216,17 +216,17 @@ impl Table {
     }
 
     fn read_raw_block(&self, data_block: DataBlock) -> Result<Block, Damage> {
-        let sealed = self.sealed(data_block.handle)?;
         let ordinal = usize::try_from(data_block.ordinal).unwrap_or(usize::MAX);
         let word =
             self.verified.get(ordinal / 64).ok_or(Damage("a data block's ordinal is above their count"))?;
         let bit = 1 << (ordinal % 64);
         if word.load(Ordering::Relaxed) & bit == 0 {
-            let block = decode_block(&sealed, data_block)?;
+            let block = decode_block(&self.sealed(data_block.handle)?, data_block)?;
             word.fetch_or(bit, Ordering::Relaxed);
             return Ok(block);
         }
-        Block::new(sealed.slice(..sealed.len() - BLOCK_TRAILER_BYTES))
+        let sealed = data_block.handle.range(self.blocks.len())?;
+        Block::new(self.blocks.slice(sealed.start..sealed.end - BLOCK_TRAILER_BYTES))
     }
 
     fn sealed(&self, handle: BlockHandle) -> Result<Bytes, Damage> {
