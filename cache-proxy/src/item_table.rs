@@ -27,6 +27,8 @@ mod queues;
 mod shard;
 mod slab;
 mod statistics;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -91,6 +93,7 @@ impl ItemTable {
             && let Some(dead) = shard.dead(found, now, generation)
         {
             shard.bury(found, dead);
+            self.charge(&mut shard);
             place = None;
             absence = match dead {
                 Dead::Expired => Absence::Expired,
@@ -278,6 +281,13 @@ impl Slot<'_> {
         }
     }
 
+    /// Counts an access for eviction, though nobody read the item.
+    pub(crate) fn bump(&mut self) {
+        if let Some(place) = self.place {
+            self.shard.item_mut(place).bump();
+        }
+    }
+
     /// Gives the item another time to expire; 0 is never.
     pub(crate) fn set_expiry(&mut self, expires_at: u32) {
         if let Some(place) = self.place {
@@ -335,6 +345,18 @@ impl Slot<'_> {
         }
         table.charge(&mut self.shard);
         cas
+    }
+
+    /// Gives the item another value and `cas`, or a new one; all else stays, its
+    /// marks too.
+    ///
+    /// REQUIRES: `bytes` begin with the item's key and are no more than it had.
+    pub(crate) fn rewrite(&mut self, bytes: ItemBytes, cas: Option<u64>) -> u64 {
+        if let Some(place) = self.place {
+            self.shard.rewrite(place, bytes);
+            self.table.charge(&mut self.shard);
+        }
+        self.renew_cas(cas)
     }
 
     /// Removes the item; false if there was none.

@@ -17,6 +17,8 @@ mod classic;
 mod meta;
 mod stats;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

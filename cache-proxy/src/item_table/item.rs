@@ -190,13 +190,15 @@ impl Item {
 
     /// Marks it read at `now`.
     pub(super) fn access(&mut self, now: u32) {
-        let state = self.state | state::FETCHED;
-        let state = if state & state::ACCESS_MASK < state::ACCESS_MASK { state + 1 } else { state };
-        if state != self.state {
-            self.state = state;
-        }
-        if self.accessed_at != now {
-            self.accessed_at = now;
+        self.state |= state::FETCHED;
+        self.accessed_at = now;
+        self.bump();
+    }
+
+    /// Counts an access, to be evicted later.
+    pub(super) fn bump(&mut self) {
+        if self.state & state::ACCESS_MASK < state::ACCESS_MASK {
+            self.state += 1;
         }
     }
 }

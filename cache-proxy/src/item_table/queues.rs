@@ -130,6 +130,25 @@ impl Queues {
         }
     }
 
+    /// Walks the queues: how many items and bytes they have.
+    #[cfg(test)]
+    pub(super) fn check(&self, slab: &Slab) -> (usize, u64) {
+        let (mut count, mut total_bytes) = (0, 0);
+        for (queue, mark) in [(&self.small, 0), (&self.main, state::MAIN)] {
+            let (mut place, mut newer, mut bytes) = (queue.newest, NOWHERE, 0);
+            while place != NOWHERE {
+                let item = slab.get(place);
+                assert_eq!((item.previous, item.state & state::MAIN), (newer, mark));
+                bytes += item.memory_bytes();
+                count += 1;
+                (newer, place) = (place, item.next);
+            }
+            assert_eq!((queue.oldest, queue.bytes), (newer, bytes));
+            total_bytes += bytes;
+        }
+        (count, total_bytes)
+    }
+
     /// The oldest item of the main queue, or else of the small one.
     pub(super) fn oldest(&self) -> Option<Place> {
         [self.main.oldest, self.small.oldest].into_iter().find(|place| *place != NOWHERE)

@@ -150,16 +150,23 @@ impl Shard {
         let NewItem { bytes, key_bytes, client_flags, expires_at, binary_key } = new;
         self.set_expiry(place, expires_at);
         let item = self.slab.get_mut(place);
-        let old_memory_bytes = item.memory_bytes();
-        item.access(now);
+        item.bump();
+        item.accessed_at = now;
         let kept = item.state & (state::ACCESS_MASK | state::MAIN);
         item.state = if binary_key { kept | state::BINARY_KEY } else { kept };
         (item.cas, item.client_flags) = (cas, client_flags);
         (item.generation, item.key_bytes) = (generation, key_bytes);
+        self.statistics.total_items += 1;
+        self.rewrite(place, bytes)
+    }
+
+    /// Gives the item at `place` other bytes behind the same key.
+    pub(super) fn rewrite(&mut self, place: Place, bytes: ItemBytes) -> ItemBytes {
+        let item = self.slab.get_mut(place);
+        let old_memory_bytes = item.memory_bytes();
         let old_bytes = std::mem::replace(&mut item.bytes, bytes);
         self.item_bytes = self.item_bytes - old_memory_bytes + item.memory_bytes();
         self.queues.resize(&self.slab, place, old_memory_bytes);
-        self.statistics.total_items += 1;
         old_bytes
     }
 
@@ -234,6 +241,20 @@ impl Shard {
     pub(super) fn clear(&mut self) {
         let (statistics, charged_bytes) = (self.statistics, self.charged_bytes);
         *self = Self { statistics, charged_bytes, ..Self::new() };
+    }
+
+    /// Asserts the invariants.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let live = (0..self.slab.place_count()).filter_map(|place| {
+            let place = Place::try_from(place).unwrap();
+            (!self.slab.is_free(place)).then(|| self.slab.get(place))
+        });
+        let (count, bytes) =
+            live.fold((0, 0), |(count, bytes), item| (count + 1, bytes + item.memory_bytes()));
+        assert_eq!((count, bytes), (self.item_count, self.item_bytes));
+        assert_eq!(self.index.len(), self.item_count);
+        assert_eq!(self.queues.check(&self.slab), (self.item_count, self.item_bytes));
     }
 
     fn sweep(&mut self, generation: u16, place_count_max: usize) -> u64 {

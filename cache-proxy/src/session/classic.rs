@@ -177,14 +177,20 @@ impl Session {
         }
         let Some(value) = parse_u64(item.value()) else { return Arithmetic::NotNumeric };
         let value = if increment { value.wrapping_add(delta) } else { value.saturating_sub(delta) };
-        let new = NewItem {
-            bytes: ItemBytes::copy(key, &[Decimal::new(value).as_bytes()]),
-            key_bytes: u8::try_from(key.len()).expect("keys are checked"),
-            client_flags: item.client_flags(),
-            expires_at: item.expires_at(),
-            binary_key: item.has_binary_key(),
+        let text = Decimal::new(value);
+        let bytes = ItemBytes::copy(key, &[text.as_bytes()]);
+        let cas = if text.as_bytes().len() <= item.value().len() {
+            slot.rewrite(bytes, new_cas)
+        } else {
+            let new = NewItem {
+                bytes,
+                key_bytes: u8::try_from(key.len()).expect("keys are checked"),
+                client_flags: item.client_flags(),
+                expires_at: item.expires_at(),
+                binary_key: item.has_binary_key(),
+            };
+            slot.put(new, new_cas)
         };
-        let cas = slot.put(new, new_cas);
         let counts = slot.counts();
         counts.incr_hits += u64::from(increment);
         counts.decr_hits += u64::from(!increment);

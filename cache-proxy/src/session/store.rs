@@ -248,7 +248,7 @@ fn decide(slot: &mut Slot<'_>, request: &StoreRequest) -> Decision {
     match (request.verb, old) {
         (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => Decision::Store,
         (StoreVerb::Add, Some(_)) => {
-            slot.access();
+            slot.bump();
             Decision::Refuse(StoreOutcome::NotStored)
         }
         (StoreVerb::Replace, None) => Decision::Refuse(StoreOutcome::NotStored),

@@ -1,0 +1,8 @@
+//! The memcached door over real sockets, with a clock of the test's own.
+
+#![expect(unreachable_pub, reason = "a test binary has no public API")]
+
+mod connections;
+mod differential;
+mod house;
+mod transcripts;
