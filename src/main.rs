@@ -1,1 +1,74 @@
-fn main() {}
+//! Hayloft, the binary: command line, configuration, roles wired together, console.
+//!
+//! No storage logic lives here. Read on in this order:
+//!
+//! - [`cli`]: what can be asked for.
+//! - [`config`]: what this process was told, and where a wrong setting stands.
+//! - [`serve`]: every role in one process, from binding the doors to the last sync.
+//! - [`bigtable_door`]: gRPC connections.
+//! - [`console`]: health, readiness, metrics.
+
+mod bigtable_door;
+mod cli;
+mod config;
+mod console;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, Settings};
+use config::{Config, ConfigError, KEYS};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(settings) => {
+            load(&settings).map_err(Into::into).and_then(|config| serve::run(&config).map_err(Into::into))
+        }
+        Command::Config(settings) => {
+            load(&settings).map(|config| print_settings(&config)).map_err(Into::into)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hayloft: {}", explained(error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command failed; the text of the whole chain is all that is asked of it.
+type AnyError = Box<dyn std::error::Error>;
+
+fn load(settings: &Settings) -> Result<Config, ConfigError> {
+    Config::load(settings.config.as_deref(), std::env::vars(), &settings.flags())
+}
+
+/// The error and its causes on one line.
+fn explained(error: AnyError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+/// Prints every setting as a configuration file that would give the same one.
+fn print_settings(config: &Config) {
+    let mut table = "";
+    for key in KEYS {
+        let (in_table, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        if in_table != table {
+            table = in_table;
+            println!("\n[{table}]");
+        }
+        let value = (key.show)(config);
+        let bare = value.parse::<u64>().is_ok() || value.parse::<bool>().is_ok();
+        let value = if bare { value } else { format!("{value:?}") };
+        println!("# {} ({})\n{name} = {value}", key.about, key.variable());
+    }
+}

@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Rows, photos and hot data on your own machine: Bigtable's API, Haystack's
+/// volumes and a memcached door in one process.
+#[derive(Debug, Parser)]
+#[command(name = "hayloft", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run every role in this process.
+    ///
+    /// Prints the address of each door, then a line `ready`. SIGTERM or Ctrl-C
+    /// finishes what is in flight and exits with 0.
+    #[command(after_help = SERVE_HELP)]
+    Serve(Settings),
+    /// Show every setting: its value, its meaning, and its environment variable.
+    ///
+    /// What it prints is a valid configuration file.
+    Config(Settings),
+}
+
+const SERVE_HELP: &str = "\
+Try it:
+  export BIGTABLE_EMULATOR_HOST=127.0.0.1:8086   # then any Bigtable client
+  curl -F photo=@cat.jpg http://127.0.0.1:8080/photos
+  printf 'set k 0 0 2\\r\\nhi\\r\\nget k\\r\\nquit\\r\\n' | nc 127.0.0.1 11211
+  curl http://127.0.0.1:8081/readyz
+
+`hayloft config` lists every other setting.";
+
+/// Where settings come from. Flags override the environment, which overrides
+/// the file.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Settings {
+    /// Read settings from this TOML file.
+    #[arg(long, value_name = "FILE", env = "HAYLOFT_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where everything is kept [default: ./hayloft-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Keep nothing after the process ends.
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// The door for Bigtable clients; port 0 picks one [default: 127.0.0.1:8086]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) bigtable_listen: Option<SocketAddr>,
+    /// The door for photos [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) photos_listen: Option<SocketAddr>,
+    /// The door for memcached clients [default: 127.0.0.1:11211]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) memcached_listen: Option<SocketAddr>,
+    /// The door for operators [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) console_listen: Option<SocketAddr>,
+    /// Let doors without TLS or tokens listen on addresses that other machines
+    /// can reach.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+impl Settings {
+    /// The settings given as flags, as pairs of a key and its value.
+    pub(crate) fn flags(&self) -> Vec<(&'static str, String)> {
+        let text = |value: &dyn ToString| value.to_string();
+        [
+            ("data_dir", self.data_dir.as_ref().map(|dir| dir.display().to_string())),
+            ("ephemeral", self.ephemeral.then(|| text(&true))),
+            ("bigtable.listen", self.bigtable_listen.as_ref().map(|address| text(address))),
+            ("photos.listen", self.photos_listen.as_ref().map(|address| text(address))),
+            ("memcached.listen", self.memcached_listen.as_ref().map(|address| text(address))),
+            ("console.listen", self.console_listen.as_ref().map(|address| text(address))),
+            ("insecure", self.insecure.then(|| text(&true))),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| value.map(|value| (key, value)))
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

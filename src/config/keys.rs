@@ -1,0 +1,193 @@
+//! Every setting, once: its key, what it does, what it accepts.
+
+use cluster::telemetry::{EventFormat, check_filter};
+
+use super::Config;
+use super::values::{address, boolean, bytes, count, shown_bytes, span};
+
+/// One setting.
+pub(crate) struct Key {
+    /// Its name in the file: a table and a key. In the environment:
+    /// `HAYLOFT_`, upper case, `_` for the dot.
+    pub(crate) name: &'static str,
+    /// What it does.
+    pub(crate) about: &'static str,
+    /// Sets it from text; what is wrong with the text otherwise.
+    pub(crate) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// What it is, as text that `set` accepts.
+    pub(crate) show: fn(&Config) -> String,
+}
+
+impl Key {
+    /// The environment variable of this key.
+    pub(crate) fn variable(&self) -> String {
+        format!("HAYLOFT_{}", self.name.replace('.', "_").to_uppercase())
+    }
+}
+
+/// The known key that looks most like `name`, if one does.
+pub(crate) fn similar_to(name: &str) -> Option<&'static str> {
+    KEYS.iter()
+        .map(|key| (strsim::damerau_levenshtein(key.name, name), key.name))
+        .filter(|(distance, _)| *distance <= 2)
+        .min()
+        .map(|(_, key)| key)
+}
+
+const CONNECTIONS: std::ops::RangeInclusive<u64> = 1..=1_000_000;
+
+/// Every setting, in the order that `hayloft config` shows them.
+pub(crate) const KEYS: &[Key] = &[
+    Key {
+        name: "data_dir",
+        about: "where everything is kept",
+        set: |config, text| {
+            if text.is_empty() {
+                return Err("must be a directory".to_owned());
+            }
+            config.data_dir = text.into();
+            Ok(())
+        },
+        show: |config| config.data_dir.display().to_string(),
+    },
+    Key {
+        name: "ephemeral",
+        about: "keep nothing after the process ends, whatever data_dir says; for test suites",
+        set: |config, text| boolean(text).map(|value| config.ephemeral = value),
+        show: |config| config.ephemeral.to_string(),
+    },
+    Key {
+        name: "insecure",
+        about: "let doors that have neither TLS nor tokens listen on addresses that other machines can reach",
+        set: |config, text| boolean(text).map(|value| config.insecure = value),
+        show: |config| config.insecure.to_string(),
+    },
+    Key {
+        name: "drain",
+        about: "how long a stop waits for requests in flight",
+        set: |config, text| span(text, 0, 3600).map(|value| config.drain = value),
+        show: |config| humantime::format_duration(config.drain).to_string(),
+    },
+    Key {
+        name: "bigtable.listen",
+        about: "the door for Bigtable clients (gRPC)",
+        set: |config, text| address(text).map(|value| config.bigtable.address = value),
+        show: |config| config.bigtable.address.to_string(),
+    },
+    Key {
+        name: "bigtable.connections_max",
+        about: "connections open at once at that door",
+        set: |config, text| count(text, CONNECTIONS).map(|value| config.bigtable.connections_max = value),
+        show: |config| config.bigtable.connections_max.to_string(),
+    },
+    Key {
+        name: "photos.listen",
+        about: "the door for photos (HTTP)",
+        set: |config, text| address(text).map(|value| config.photos.address = value),
+        show: |config| config.photos.address.to_string(),
+    },
+    Key {
+        name: "photos.connections_max",
+        about: "connections open at once at that door",
+        set: |config, text| count(text, CONNECTIONS).map(|value| config.photos.connections_max = value),
+        show: |config| config.photos.connections_max.to_string(),
+    },
+    Key {
+        name: "photos.upload_max",
+        about: "the largest photo taken",
+        set: |config, text| bytes(text, 1 << 10, 64 << 20).map(|value| config.photo_bytes_max = value),
+        show: |config| shown_bytes(config.photo_bytes_max),
+    },
+    Key {
+        name: "photos.pixels_max",
+        about: "the most pixels a photo may have",
+        set: |config, text| count(text, 1..=500_000_000).map(|value| config.photo_pixels_max = value),
+        show: |config| config.photo_pixels_max.to_string(),
+    },
+    Key {
+        name: "photos.volume_max",
+        about: "how large a volume file grows before it is sealed and another one begun",
+        set: |config, text| bytes(text, 1 << 20, 16 << 30).map(|value| config.volume_bytes_max = value),
+        show: |config| shown_bytes(config.volume_bytes_max),
+    },
+    Key {
+        name: "photos.image_threads",
+        about: "threads that decode and scale photos",
+        set: |config, text| count(text, 1..=256).map(|value| config.image_threads = value),
+        show: |config| config.image_threads.to_string(),
+    },
+    Key {
+        name: "memcached.listen",
+        about: "the door for memcached clients (text protocol)",
+        set: |config, text| address(text).map(|value| config.memcached.address = value),
+        show: |config| config.memcached.address.to_string(),
+    },
+    Key {
+        name: "memcached.connections_max",
+        about: "connections open at once at that door",
+        set: |config, text| count(text, CONNECTIONS).map(|value| config.memcached.connections_max = value),
+        show: |config| config.memcached.connections_max.to_string(),
+    },
+    Key {
+        name: "memcached.memory",
+        about: "memory for items, their overhead included",
+        set: |config, text| bytes(text, 1 << 20, 1 << 40).map(|value| config.cache_bytes = value),
+        show: |config| shown_bytes(config.cache_bytes),
+    },
+    Key {
+        name: "memcached.item_max",
+        about: "the largest item taken",
+        set: |config, text| bytes(text, 1 << 10, 1 << 30).map(|value| config.cache_item_bytes_max = value),
+        show: |config| shown_bytes(config.cache_item_bytes_max),
+    },
+    Key {
+        name: "console.listen",
+        about: "the door for operators: /healthz, /readyz, /metrics",
+        set: |config, text| address(text).map(|value| config.console.address = value),
+        show: |config| config.console.address.to_string(),
+    },
+    Key {
+        name: "console.connections_max",
+        about: "connections open at once at that door",
+        set: |config, text| count(text, CONNECTIONS).map(|value| config.console.connections_max = value),
+        show: |config| config.console.connections_max.to_string(),
+    },
+    Key {
+        name: "rows.memtables",
+        about: "memory for rows that are not in an SSTable yet",
+        set: |config, text| bytes(text, 1 << 20, 1 << 40).map(|value| config.memtable_bytes = value),
+        show: |config| shown_bytes(config.memtable_bytes),
+    },
+    Key {
+        name: "rows.block_cache",
+        about: "memory for decoded SSTable blocks",
+        set: |config, text| bytes(text, 1 << 20, 1 << 40).map(|value| config.block_cache_bytes = value),
+        show: |config| shown_bytes(config.block_cache_bytes),
+    },
+    Key {
+        name: "events.format",
+        about: "how events are written to standard error: text or json",
+        set: |config, text| {
+            config.events_format = match text {
+                "text" => EventFormat::Text,
+                "json" => EventFormat::Json,
+                _ => return Err("must be text or json".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| match config.events_format {
+            EventFormat::Text => "text".to_owned(),
+            EventFormat::Json => "json".to_owned(),
+        },
+    },
+    Key {
+        name: "events.filter",
+        about: "which events are written: error, warn, info, debug or trace, or such a level a module: info,haystack=debug",
+        set: |config, text| {
+            check_filter(text).map_err(|error| error.to_string())?;
+            config.events_filter = text.to_owned();
+            Ok(())
+        },
+        show: |config| config.events_filter.clone(),
+    },
+];

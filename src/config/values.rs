@@ -1,0 +1,49 @@
+//! Text into values, each with its range in the refusal.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8086".to_owned())
+}
+
+pub(super) fn count(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|value| range.contains(value))
+        .ok_or_else(|| format!("must be a number from {} to {}", range.start(), range.end()))
+}
+
+/// Bytes, plain or with a unit: `4096`, `64MiB`.
+pub(super) fn bytes(text: &str, smallest: u64, largest: u64) -> Result<u64, String> {
+    let size: ByteSize =
+        text.parse().map_err(|_| "must be a size such as 64MiB or a number of bytes".to_owned())?;
+    if (smallest..=largest).contains(&size.as_u64()) {
+        Ok(size.as_u64())
+    } else {
+        Err(format!("must be from {} to {}", ByteSize(smallest), ByteSize(largest)))
+    }
+}
+
+/// A size in the largest unit that says it exactly.
+pub(super) fn shown_bytes(size: u64) -> String {
+    let units = ["", "KiB", "MiB", "GiB", "TiB"];
+    let steps = (size.trailing_zeros() / 10).min(4) as usize;
+    format!("{}{}", size >> (10 * steps), units[steps])
+}
+
+pub(super) fn span(text: &str, smallest_s: u64, largest_s: u64) -> Result<Duration, String> {
+    let allowed = Duration::from_secs(smallest_s)..=Duration::from_secs(largest_s);
+    humantime::parse_duration(text).ok().filter(|value| allowed.contains(value)).ok_or_else(|| {
+        let [smallest, largest] =
+            [allowed.start(), allowed.end()].map(|end| humantime::format_duration(*end));
+        format!("must be a time such as 30s or 2m, from {smallest} to {largest}")
+    })
+}

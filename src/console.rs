@@ -1,0 +1,142 @@
+//! The console door: health, readiness and metrics for operators.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::{Door, Shutdown};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+/// A client that has not sent its headers by then is let go.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the console asks of the process.
+pub(crate) struct Console {
+    /// What is missing before requests can be served; none once they can.
+    pub(crate) not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Every metric, in Prometheus' text format.
+    pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// The doors, by name and address, for the page at `/`.
+    pub(crate) doors: Vec<(&'static str, String)>,
+}
+
+/// Serves `console` until `shutdown` begins.
+pub(crate) async fn serve(door: Door, console: Console, shutdown: Shutdown) {
+    let console = Arc::new(console);
+    let stop = shutdown.clone();
+    door.serve(shutdown, move |stream, peer| {
+        let console = Arc::clone(&console);
+        let stop = stop.clone();
+        async move {
+            let service = service_fn(move |request| {
+                let answer = console.answer(&request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_PATIENCE)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.begun() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a console connection broke");
+            }
+        }
+    })
+    .await;
+}
+
+impl Console {
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        let path = request.uri().path();
+        if !["/", "/healthz", "/readyz", "/metrics"].contains(&path) {
+            let known = format!("there is no {path} here; try /healthz, /readyz or /metrics\n");
+            return respond(StatusCode::NOT_FOUND, TEXT, known);
+        }
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            let mut refusal = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refusal;
+        }
+        match path {
+            "/healthz" => respond(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            "/readyz" => match (self.not_ready)() {
+                None => respond(StatusCode::OK, TEXT, "ready\n".to_owned()),
+                Some(missing) => {
+                    respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {missing}\n"))
+                }
+            },
+            "/metrics" => {
+                respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (self.metrics)())
+            }
+            _ => respond(StatusCode::OK, "text/html; charset=utf-8", self.page()),
+        }
+    }
+
+    /// The page at `/`: the doors, and where to look next.
+    fn page(&self) -> String {
+        let rows: String = self
+            .doors
+            .iter()
+            .map(|(name, address)| format!("<tr><th>{name}</th><td><code>{address}</code></td></tr>"))
+            .collect();
+        let (state, class) = match (self.not_ready)() {
+            None => ("ready".to_owned(), "good"),
+            Some(missing) => (format!("not ready: {missing}"), "bad"),
+        };
+        include_str!("console/page.html")
+            .replace("{{version}}", env!("CARGO_PKG_VERSION"))
+            .replace("{{state}}", &state)
+            .replace("{{class}}", class)
+            .replace("{{doors}}", &rows)
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(ready: bool, method: Method, path: &str) -> Response<Full<Bytes>> {
+        let console = Console {
+            not_ready: Box::new(move || (!ready).then(|| "tablets are loading".to_owned())),
+            metrics: Box::new(|| "up 1\n".to_owned()),
+            doors: vec![("photos", "127.0.0.1:8080".to_owned())],
+        };
+        console.answer(&Request::builder().method(method).uri(path).body(()).unwrap())
+    }
+
+    #[test]
+    fn health_is_alive_while_readiness_waits() {
+        assert_eq!(answer(false, Method::GET, "/healthz").status(), StatusCode::OK);
+        assert_eq!(answer(false, Method::GET, "/readyz").status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer(true, Method::GET, "/readyz").status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_refused() {
+        assert_eq!(answer(true, Method::GET, "/nowhere").status(), StatusCode::NOT_FOUND);
+        let refusal = answer(true, Method::POST, "/metrics");
+        assert_eq!(refusal.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(refusal.headers()[ALLOW], "GET, HEAD");
+    }
+}

@@ -1,0 +1,82 @@
+//! Tablet server, master and gateway, wired to each other inside the process.
+
+use std::sync::Arc;
+
+use cluster::ServerId;
+use cluster::lock_service::LockService;
+use master::Master;
+use row_api::client::{self, RowClient};
+use tablet_server::control::TabletStats;
+use tablet_server::gateway::{Caller, Locator, Router, RowService};
+use tablet_server::{Catalog, Servers, TabletServer, TabletServerOptions, system_clock};
+use tonic::service::Routes;
+
+use super::ServeError;
+use super::home::Home;
+use crate::config::Config;
+
+/// The row roles of this process.
+pub(super) struct Rows {
+    tablet_server: Arc<TabletServer>,
+    master: Arc<Master>,
+    router: Arc<Router>,
+}
+
+impl Rows {
+    /// Recovers the tablets and has the master assign them; rows can be read
+    /// and written when this returns.
+    pub(super) async fn open(config: &Config, home: &Home) -> Result<Self, ServeError> {
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let id = ServerId("tablet-server-1".to_owned());
+        let mut options = TabletServerOptions::new(id, home.tablet_server());
+        options.engine.memtable_bytes_max = bytes(config.memtable_bytes);
+        options.engine.block_cache_bytes = bytes(config.block_cache_bytes);
+
+        let lock_service: Arc<dyn LockService> = Arc::clone(&home.lock_service) as _;
+        let catalog = Arc::new(Catalog::new());
+        let tablet_server = TabletServer::open(
+            options,
+            Arc::clone(&home.fs),
+            &*lock_service,
+            Arc::clone(&catalog),
+            system_clock(),
+        )
+        .await
+        .map_err(ServeError::TabletServer)?;
+        let servers = Arc::new(Servers::new());
+        servers.join(Arc::clone(&tablet_server));
+        let locator = Locator::new(Arc::clone(&lock_service), Arc::clone(&servers), &catalog);
+        let router = Arc::new(Router::new(locator, catalog));
+        let master = Master::start(lock_service, servers, Arc::clone(&router)).await;
+        Ok(Self { tablet_server, master: master.map_err(ServeError::Master)?, router })
+    }
+
+    /// The services at the Bigtable door.
+    pub(super) fn public_routes(&self) -> Routes {
+        self.routes(Caller::Public)
+    }
+
+    /// A client for the process's other roles, which passes no socket.
+    pub(super) fn client(&self) -> RowClient {
+        RowClient::new(client::in_process(self.routes(Caller::Role)))
+    }
+
+    fn routes(&self, caller: Caller) -> Routes {
+        let rows = RowService::new(Arc::clone(&self.router), system_clock(), caller);
+        master::add_services(Routes::new(rows.into_server()), &self.master, caller)
+    }
+
+    /// Brings the gauges of the tablets up to date.
+    pub(super) fn publish_metrics(&self) {
+        let tablets = self.tablet_server.stats();
+        let sum = |bytes: fn(&TabletStats) -> u64| tablets.iter().map(bytes).sum::<u64>() as f64;
+        metrics::gauge!("hayloft_tablets").set(tablets.len() as f64);
+        metrics::gauge!("hayloft_tablet_memtable_bytes").set(sum(|tablet| tablet.memtable_bytes));
+        metrics::gauge!("hayloft_tablet_sstable_bytes").set(sum(|tablet| tablet.sstable_bytes));
+    }
+
+    /// Syncs the commit log and stops serving rows. Call it when nobody asks for any more.
+    pub(super) async fn close(&self) -> Result<(), ServeError> {
+        self.tablet_server.close().await.map_err(ServeError::Close)
+    }
+}
