@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hayloft: {}", explained(error));
+            eprintln!("hayloft: {}", explained(&error));
             ExitCode::FAILURE
         }
     }
@@ -47,7 +47,7 @@ fn load(settings: &Settings) -> Result<Config, ConfigError> {
 }
 
 /// The error and its causes on one line.
-fn explained(error: AnyError) -> String {
+fn explained(error: &AnyError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -185,7 +185,7 @@ async fn open_photos(config: &Config, home: &Home, rows: &Rows) -> Result<Haysta
 fn announce(addresses: &[(&'static str, SocketAddr)]) {
     let lines: String = addresses.iter().map(|(name, address)| format!("{name:<10} {address}\n")).collect();
     // Whoever closed standard output does not want to know.
-    let _ = write!(std::io::stdout().lock(), "{lines}ready\n").and_then(|()| std::io::stdout().flush());
+    let _ = writeln!(std::io::stdout().lock(), "{lines}ready").and_then(|()| std::io::stdout().flush());
 }
 
 /// Begins `shutdown` at the first SIGTERM or SIGINT; the second ends the
