@@ -122,7 +122,7 @@ pub fn modify(record: &mut TableRecord, modifications: Vec<Modification>) -> Res
             Some(Mod::Update(family)) => {
                 check_family(&format!("{field}.update"), &family)?;
                 let known = record.table_mut().column_families.get_mut(&id).ok_or_else(not_found)?;
-                update_family(&field, known, family, update_mask.map(|mask| mask.paths))?;
+                update_family(&field, known, &family, update_mask.map(|mask| mask.paths))?;
             }
             Some(Mod::Drop(true)) if record.drop_family(&id) => {}
             Some(Mod::Drop(true)) => return Err(not_found()),
@@ -144,7 +144,7 @@ pub fn modify(record: &mut TableRecord, modifications: Vec<Modification>) -> Res
 fn update_family(
     field: &str,
     known: &mut admin::ColumnFamily,
-    family: admin::ColumnFamily,
+    family: &admin::ColumnFamily,
     mask: Option<Vec<String>>,
 ) -> Result<(), Status> {
     let paths = mask.filter(|paths| !paths.is_empty()).unwrap_or_else(|| vec!["gc_rule".to_owned()]);

@@ -76,6 +76,13 @@ impl Catalog {
         self.tables.read().by_id.get(&id).cloned()
     }
 
+    /// All tables, METADATA included, in order of their names.
+    pub fn tables(&self) -> Vec<Arc<Table>> {
+        let mut tables: Vec<_> = self.tables.read().by_id.values().cloned().collect();
+        tables.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+        tables
+    }
+
     /// Makes the table visible, or gives it another schema, at once for every reader of this process.
     pub fn publish(&self, name: &TableName, schema: TableSchema) {
         let mut tables = self.tables.write();
@@ -132,6 +139,7 @@ mod tests {
     fn withdrawing_a_table_leaves_its_successor_of_the_same_name() {
         let catalog = Catalog::new();
         catalog.publish(&name("t"), schema(5, 1));
+        assert_eq!(catalog.tables().len(), 2);
         catalog.withdraw(TableId(5));
         assert!(catalog.by_name("projects/p/instances/i/tables/t").is_none());
         catalog.publish(&name("t"), schema(6, 1));

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use cluster::lock_service::{LockService, LockSession};
 use cluster::{Epoch, ServerId};
 use lsm::Engine;
+use metrics::Gauge;
 use parking_lot::RwLock;
 use row_api::data;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -76,6 +77,7 @@ pub struct TabletServer {
     session: Box<dyn LockSession>,
     around: Surroundings,
     tablets: RwLock<HashMap<TabletId, Arc<Tablet>>>,
+    tablet_count: Gauge,
     requests: Semaphore,
     scans: Arc<Semaphore>,
 }
@@ -107,6 +109,7 @@ impl TabletServer {
             stall_patience: options.stall_patience,
         };
         Ok(Arc::new(Self {
+            tablet_count: metrics::gauge!("hayloft_tablets", "server" => options.id.to_string()),
             id: options.id,
             session,
             around,
@@ -141,6 +144,7 @@ impl TabletServer {
     /// [`Error::Storage`]: the last sync failed; what was acknowledged is durable.
     pub async fn close(&self) -> Result<()> {
         let tablets = std::mem::take(&mut *self.tablets.write());
+        self.tablet_count.set(0.0);
         for tablet in tablets.into_values() {
             tablet.close().await;
         }
@@ -163,10 +167,21 @@ impl TabletServer {
         permit.map_err(|_| Error::Busy { what: "the server has too many scans at once" })
     }
 
-    fn serve(&self, assignment: Assignment, tree: lsm::Tree) {
+    /// Serves `tree` under `assignment`, and no longer under an earlier one.
+    async fn serve(&self, assignment: Assignment, tree: lsm::Tree) {
         let id = assignment.tablet;
+        self.stop_serving(id).await;
         let tablet = Arc::new(Tablet::new(assignment, tree, self.around.clone()));
         self.tablets.write().insert(id, tablet);
+        self.tablet_count.increment(1.0);
+    }
+
+    async fn stop_serving(&self, tablet: TabletId) {
+        let served = self.tablets.write().remove(&tablet);
+        if let Some(served) = served {
+            self.tablet_count.decrement(1.0);
+            served.close().await;
+        }
     }
 
     fn serves(&self, assignment: &Assignment) -> bool {
@@ -194,7 +209,7 @@ impl TabletControl for TabletServer {
             None => Ok(engine.create_tree(id, tree_format())?),
         });
         let tree = tree.await?;
-        self.serve(assignment, tree);
+        self.serve(assignment, tree).await;
         Ok(())
     }
 
@@ -204,15 +219,12 @@ impl TabletControl for TabletServer {
         }
         let missing = || Error::DataMissing { tablet: assignment.tablet, server: self.id.to_string() };
         let tree = self.around.engine.tree(tree_id(assignment.tablet)).ok_or_else(missing)?;
-        self.serve(assignment, tree);
+        self.serve(assignment, tree).await;
         Ok(())
     }
 
     async fn drop_tablet(&self, tablet: TabletId) -> Result<()> {
-        let served = self.tablets.write().remove(&tablet);
-        if let Some(served) = served {
-            served.close().await;
-        }
+        self.stop_serving(tablet).await;
         let engine = self.around.engine.clone();
         blocking(move || Ok(engine.drop_tree(tree_id(tablet))?)).await
     }

@@ -161,7 +161,9 @@ impl TableRecord {
     pub fn schema(&self) -> TableSchema {
         let families = self.table().column_families.iter().filter_map(|(name, family)| {
             let id = FamilyId(*self.family_ids.get(name)?);
-            Some((name.clone(), Family { id, gc_rule: family.gc_rule.clone() }))
+            // A rule without content keeps everything, as no rule does.
+            let gc_rule = family.gc_rule.clone().filter(|rule| rule.rule.is_some());
+            Some((name.clone(), Family { id, gc_rule }))
         });
         TableSchema {
             table_id: TableId(self.table_id),
