@@ -1,0 +1,9 @@
+//! The row and admin API end to end in one process, without a socket.
+#![expect(unreachable_pub, reason = "nothing is public in an integration test")]
+
+mod crashes;
+mod moves;
+mod restarts;
+mod rows;
+mod stack;
+mod tables;
