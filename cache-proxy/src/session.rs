@@ -30,6 +30,7 @@ use crate::protocol::answer;
 use crate::protocol::command::{self, Command};
 use crate::protocol::output::Output;
 
+use classic::GetManner;
 use store::{StoreCommand, Value};
 
 /// A line longer than this closes the connection, unless it is a get.
@@ -108,10 +109,7 @@ enum State {
     /// Between commands.
     Line,
     /// In the middle of a get whose answers did not fit.
-    Keys {
-        with_cas: bool,
-        expires_at: Option<u32>,
-    },
+    Keys(GetManner),
     Value(ArrivingValue),
     /// So many bytes belong to a value that was refused.
     Skip(usize),
@@ -166,10 +164,10 @@ impl Session {
     fn step(&mut self, input: &[u8], output: &mut Output, now: u32) -> Step {
         match &mut self.state {
             State::Line => self.step_line(input, output, now),
-            State::Keys { with_cas, expires_at } => {
-                let (with_cas, expires_at) = (*with_cas, *expires_at);
+            State::Keys(get) => {
+                let get = *get;
                 let Some((line, end)) = split_line(input) else { return Step::NeedInput };
-                Step::Done(self.get_keys(line, line.len(), end, with_cas, expires_at, output, now))
+                Step::Done(self.get_keys(get, line, (line.len(), end), output, now))
             }
             State::Value(value) => {
                 let missing = value.bytes.len() - value.filled;
@@ -204,8 +202,8 @@ impl Session {
         }
         match command::parse(line) {
             Command::Get { keys, with_cas, exptime } => {
-                let expires_at = exptime.map(|exptime| expiry(exptime, now));
-                Step::Done(self.get_keys(keys, line.len(), end, with_cas, expires_at, output, now))
+                let get = GetManner { with_cas, expires_at: exptime.map(|exptime| expiry(exptime, now)) };
+                Step::Done(self.get_keys(get, keys, (line.len(), end), output, now))
             }
             Command::Store(store) => {
                 self.step_store(StoreCommand::Classic(&store), line, input, end, output, now)

@@ -203,3 +203,48 @@ fn threads_see_whole_values() {
     assert!(table.statistics(NOW).memory_bytes <= 2 << 20);
     check_accounts(&table);
 }
+
+/// Keys drawn so that the one of rank r comes with probability ~ 1/r.
+struct Zipf {
+    cumulative: Vec<f64>,
+}
+
+impl Zipf {
+    fn new(count: u32) -> Self {
+        let mut total = 0.0;
+        let sum = |rank| {
+            total += 1.0 / f64::from(rank);
+            total
+        };
+        Self { cumulative: (1..=count).map(sum).collect() }
+    }
+
+    fn draw(&self, random: &mut SmallRng) -> usize {
+        let point = random.random_range(0.0..self.cumulative[self.cumulative.len() - 1]);
+        self.cumulative.partition_point(|sum| *sum < point)
+    }
+}
+
+#[test]
+fn the_hit_rate_on_zipf_is_near_the_best_possible() {
+    const KEY_COUNT: u32 = 100_000;
+    let zipf = Zipf::new(KEY_COUNT);
+    let mut random = SmallRng::seed_from_u64(1);
+    // Room for about a tenth of the items.
+    let table = ItemTable::new(u64::from(KEY_COUNT) / 10 * 214, 1);
+    let draw_count = 500_000;
+    for turn in 0..2 * draw_count {
+        if turn == draw_count {
+            table.reset_statistics();
+        }
+        let key = format!("key:{:028}", zipf.draw(&mut random));
+        if value_of(&table, key.as_bytes(), NOW).is_none() {
+            put(&table, key.as_bytes(), &[0; 100], 0, NOW);
+        }
+    }
+    let statistics = table.statistics(NOW);
+    let hits_percent = statistics.counts.get_hits * 100 / draw_count;
+    // Holding the most frequent tenth for ever would give 81.
+    eprintln!("{hits_percent} % of {} items", statistics.item_count);
+    assert!(hits_percent >= 73, "{hits_percent} % with {} items", statistics.item_count);
+}

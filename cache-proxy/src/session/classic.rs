@@ -15,6 +15,14 @@ pub(super) const VERSION: &str = concat!("1.6.45-hayloft-", env!("CARGO_PKG_VERS
 
 const VERBOSITY_MAX: u32 = 10;
 
+/// Which of get, gets, gat and gats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GetManner {
+    pub(super) with_cas: bool,
+    /// When each item is to expire, if that is to change.
+    pub(super) expires_at: Option<u32>,
+}
+
 /// What became of an incr or decr.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Arithmetic {
@@ -87,24 +95,21 @@ impl Session {
     /// Answers `keys`, the end of a line of `line_bytes` whose successor begins
     /// at `end`; how many bytes are done with. Stops between two keys when the
     /// output is full.
-    #[expect(clippy::too_many_arguments, reason = "the state of a get, from two callers")]
     pub(super) fn get_keys(
         &mut self,
+        get: GetManner,
         mut keys: &[u8],
-        line_bytes: usize,
-        end: usize,
-        with_cas: bool,
-        expires_at: Option<u32>,
+        (line_bytes, end): (usize, usize),
         output: &mut Output,
         now: u32,
     ) -> usize {
         while let Some((key, rest)) = next_token(keys) {
             if output.len() >= self.shared.options.output_bytes_max {
-                self.state = State::Keys { with_cas, expires_at };
+                self.state = State::Keys(get);
                 return line_bytes - keys.len();
             }
             debug_assert!(key.len() <= KEY_BYTES_MAX);
-            self.get(key, with_cas, expires_at, output, now);
+            self.get(get, key, output, now);
             keys = rest;
         }
         output.put(answer::END.as_bytes());
@@ -112,7 +117,8 @@ impl Session {
         end
     }
 
-    fn get(&self, key: &[u8], with_cas: bool, expires_at: Option<u32>, output: &mut Output, now: u32) {
+    fn get(&self, get: GetManner, key: &[u8], output: &mut Output, now: u32) {
+        let GetManner { with_cas, expires_at } = get;
         let mut slot = self.shared.table.slot(key, now);
         let Some(expires_at) = expires_at else {
             if let Some(item) = slot.get() {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::classic::Arithmetic;
 use super::store::{StoreOutcome, StoreRequest, Value};
 use super::{Session, expiry};
-use crate::item_table::{Item, ItemBytes, NewItem};
+use crate::item_table::{Item, ItemBytes, NewItem, Slot};
 use crate::protocol::answer;
 use crate::protocol::command::StoreVerb;
 use crate::protocol::meta::{MetaFlags, MetaLine, MetaVerb, encode_base64};
@@ -25,8 +25,7 @@ impl Session {
 
     fn meta_get(&self, line: &MetaLine<'_>, output: &mut Output, now: u32) {
         let flags = &line.flags;
-        let key = line.key.as_slice();
-        let mut slot = self.shared.table.slot(key, now);
+        let mut slot = self.shared.table.slot(line.key.as_slice(), now);
         let mut created = false;
         if let (None, Some(exptime)) = (slot.item(), flags.vivify) {
             slot.put(empty_item(line, 0, expiry(exptime, now)), flags.new_cas);
@@ -41,41 +40,9 @@ impl Session {
             }
             return;
         };
-        if flags.value {
-            output.put(b"VA ");
-            output.put_number(item.value().len() as u64);
-        } else {
-            output.put(b"HD");
-        }
-        // Flags answer in their order, and what they show is how it was before
-        // this access; a new time to expire shows from its place on.
-        let mut expires_at = item.expires_at();
-        for word in line.words() {
-            match word[0] {
-                b'T' => expires_at = expiry(flags.exptime.unwrap_or(0), now),
-                b'l' => put_number(output, b'l', u64::from(now.saturating_sub(item.accessed_at()))),
-                b'h' => put_number(output, b'h', u64::from(item.is_fetched())),
-                b'k' => put_key(output, item.key(), item.has_binary_key()),
-                letter => put_common(letter, word, item, expires_at, output, now),
-            }
-        }
-        let had_token = item.is_token_sent();
-        let is_stale = item.is_stale();
-        let wins_recache = flags.recache.is_some_and(|recache| {
-            !had_token && !created && expires_at != 0 && expires_at < expiry(recache, now)
-        });
-        let wins = created || wins_recache || is_stale && !had_token;
-        for (letter, shown) in [(b" Z", had_token), (b" X", is_stale), (b" W", wins)] {
-            if shown {
-                output.put(letter);
-            }
-        }
-        output.put(b"\r\n");
-        if flags.value {
-            output.put_value(item);
-        }
-        if flags.exptime.is_some() {
-            slot.set_expiry(expires_at);
+        let wins = put_found(line, item, created, output, now);
+        if let Some(exptime) = flags.exptime {
+            slot.set_expiry(expiry(exptime, now));
         }
         if wins {
             slot.mark_token_sent(true);
@@ -179,68 +146,49 @@ impl Session {
         let key = line.key.as_slice();
         let increment = !matches!(flags.mode, b'D' | b'd' | b'-');
         let delta = flags.delta.unwrap_or(1);
-        let mut created = false;
-        let (value, cas) = match self.arithmetic(key, delta, increment, flags.compare, flags.new_cas, now) {
-            Arithmetic::Done { value, cas } => (value, cas),
+        let refusal = match self.arithmetic(key, delta, increment, flags.compare, flags.new_cas, now) {
+            Arithmetic::Done { .. } if flags.quiet => {
+                self.meta_arithmetic_expiry(line, now);
+                return;
+            }
+            Arithmetic::Done { value, cas } => {
+                let expires_at = self.meta_arithmetic_expiry(line, now);
+                return put_counter(line, value, cas, expires_at, output, now);
+            }
             Arithmetic::NotNumeric => return output.put(answer::NOT_NUMERIC.as_bytes()),
-            Arithmetic::Changed => {
-                output.put(b"EX");
-                return put_written(line, output);
-            }
-            Arithmetic::Missing => {
-                let Some(exptime) = flags.vivify else {
-                    output.put(b"NF");
-                    return put_written(line, output);
-                };
-                let request = StoreRequest {
-                    verb: StoreVerb::Add,
-                    client_flags: 0,
-                    expires_at: expiry(exptime, now),
-                    compare: None,
-                    new_cas: flags.new_cas,
-                    allow_stale: false,
-                    vivify: false,
-                    binary_key: line.key.is_binary(),
-                };
-                let initial = Decimal::new(flags.initial);
-                let text = [initial.as_bytes(), b"\r\n"].concat();
-                match self.store_value(key, &request, Value::Borrowed(&text), now) {
-                    StoreOutcome::Stored { cas, .. } => {
-                        created = true;
-                        (flags.initial, cas)
-                    }
-                    // Somebody else created it in between.
-                    _ => {
-                        output.put(b"NS");
-                        return put_written(line, output);
-                    }
+            Arithmetic::Changed => b"EX",
+            Arithmetic::Missing => match (flags.vivify, self.create_counter(line, now)) {
+                (Some(_), Some(cas)) => {
+                    let expires_at = self.meta_arithmetic_expiry(line, now);
+                    return put_counter(line, flags.initial, cas, expires_at, output, now);
                 }
-            }
+                // Somebody else created it in between.
+                (Some(_), None) => b"NS",
+                (None, _) => b"NF",
+            },
         };
-        let expires_at = self.meta_arithmetic_expiry(line, now);
-        if flags.quiet && !created {
-            return;
-        }
-        let text = Decimal::new(value);
-        if flags.value {
-            output.put(b"VA ");
-            output.put_number(text.as_bytes().len() as u64);
-        } else {
-            output.put(b"HD");
-        }
-        for word in line.words() {
-            match word[0] {
-                b'c' => put_number(output, b'c', cas),
-                b't' => put_ttl(output, expires_at, now),
-                b'O' => put_opaque(output, word),
-                b'k' => put_key(output, key, line.key.is_binary()),
-                _ => {}
-            }
-        }
-        output.put(b"\r\n");
-        if flags.value {
-            output.put(text.as_bytes());
-            output.put(b"\r\n");
+        output.put(refusal);
+        put_written(line, output);
+    }
+
+    /// Stores the initial value of a counter that is not there, if the line asks
+    /// for it; returns its cas.
+    fn create_counter(&self, line: &MetaLine<'_>, now: u32) -> Option<u64> {
+        let flags = &line.flags;
+        let request = StoreRequest {
+            verb: StoreVerb::Add,
+            client_flags: 0,
+            expires_at: expiry(flags.vivify?, now),
+            compare: None,
+            new_cas: flags.new_cas,
+            allow_stale: false,
+            vivify: false,
+            binary_key: line.key.is_binary(),
+        };
+        let text = [Decimal::new(flags.initial).as_bytes(), b"\r\n"].concat();
+        match self.store_value(line.key.as_slice(), &request, Value::Borrowed(&text), now) {
+            StoreOutcome::Stored { cas, .. } => Some(cas),
+            _ => None,
         }
     }
 
@@ -279,6 +227,74 @@ impl Session {
     }
 }
 
+/// Answers an mg that found `item`, or `created` it; whether its client is told
+/// to refill it.
+fn put_found(line: &MetaLine<'_>, item: &Item, created: bool, output: &mut Output, now: u32) -> bool {
+    let flags = &line.flags;
+    if flags.value {
+        output.put(b"VA ");
+        output.put_number(item.value().len() as u64);
+    } else {
+        output.put(b"HD");
+    }
+    // Flags answer in their order, and what they show is how it was before
+    // this access; a new time to expire shows from its place on.
+    let mut expires_at = item.expires_at();
+    for word in line.words() {
+        match word[0] {
+            b'T' => expires_at = expiry(flags.exptime.unwrap_or(0), now),
+            b'l' => put_number(output, b'l', u64::from(now.saturating_sub(item.accessed_at()))),
+            b'h' => put_number(output, b'h', u64::from(item.is_fetched())),
+            b'k' => put_key(output, item.key(), item.has_binary_key()),
+            b's' => put_number(output, b's', item.value().len() as u64),
+            b't' => put_ttl(output, expires_at, now),
+            b'c' => put_number(output, b'c', item.cas()),
+            b'f' => put_number(output, b'f', u64::from(item.client_flags())),
+            b'O' => put_opaque(output, word),
+            _ => {}
+        }
+    }
+    let (is_stale, had_token) = (item.is_stale(), item.is_token_sent());
+    let expires_soon =
+        flags.recache.is_some_and(|recache| expires_at != 0 && expires_at < expiry(recache, now));
+    let wins = created || !had_token && (is_stale || expires_soon);
+    for (letter, shown) in [(b" Z", had_token), (b" X", is_stale), (b" W", wins)] {
+        if shown {
+            output.put(letter);
+        }
+    }
+    output.put(b"\r\n");
+    if flags.value {
+        output.put_value(item);
+    }
+    wins
+}
+
+/// Answers an ma that worked.
+fn put_counter(line: &MetaLine<'_>, value: u64, cas: u64, expires_at: u32, output: &mut Output, now: u32) {
+    let text = Decimal::new(value);
+    if line.flags.value {
+        output.put(b"VA ");
+        output.put_number(text.as_bytes().len() as u64);
+    } else {
+        output.put(b"HD");
+    }
+    for word in line.words() {
+        match word[0] {
+            b'c' => put_number(output, b'c', cas),
+            b't' => put_ttl(output, expires_at, now),
+            b'O' => put_opaque(output, word),
+            b'k' => put_key(output, line.key.as_slice(), line.key.is_binary()),
+            _ => {}
+        }
+    }
+    output.put(b"\r\n");
+    if line.flags.value {
+        output.put(text.as_bytes());
+        output.put(b"\r\n");
+    }
+}
+
 fn empty_item(line: &MetaLine<'_>, client_flags: u32, expires_at: u32) -> NewItem {
     let key = line.key.as_slice();
     NewItem {
@@ -291,7 +307,7 @@ fn empty_item(line: &MetaLine<'_>, client_flags: u32, expires_at: u32) -> NewIte
 }
 
 /// mg with a new time to expire counts as a touch, else as a get.
-fn count_get(slot: &mut crate::item_table::Slot<'_>, flags: &MetaFlags) {
+fn count_get(slot: &mut Slot<'_>, flags: &MetaFlags) {
     let found = slot.item().is_some();
     let counts = slot.counts();
     if flags.exptime.is_some() {
@@ -302,17 +318,6 @@ fn count_get(slot: &mut crate::item_table::Slot<'_>, flags: &MetaFlags) {
         counts.cmd_get += 1;
         counts.get_hits += u64::from(found);
         counts.get_misses += u64::from(!found);
-    }
-}
-
-fn put_common(letter: u8, word: &[u8], item: &Item, expires_at: u32, output: &mut Output, now: u32) {
-    match letter {
-        b's' => put_number(output, b's', item.value().len() as u64),
-        b't' => put_ttl(output, expires_at, now),
-        b'c' => put_number(output, b'c', item.cas()),
-        b'f' => put_number(output, b'f', u64::from(item.client_flags())),
-        b'O' => put_opaque(output, word),
-        _ => {}
     }
 }
 

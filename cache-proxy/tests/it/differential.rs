@@ -135,6 +135,7 @@ fn random_stream(random: &mut SmallRng) -> String {
                     random,
                     &["", "c", "k O1", "ME", "MR", "MA", "MP", "q", "T100", "F5", "C5 c", "C30 I", "MX"],
                 );
+                let key = if flags.ends_with('I') { pick(random, &keys[3..5]) } else { key };
                 put_value(random, &mut stream, |length| format!("ms {key} {length} {flags}\r\n"));
             }
             18 => {
