@@ -189,19 +189,6 @@ impl FragmentedTombstones {
         newest_at(self.fragment(user_key)?.sequences, at_sequence)
     }
 
-    /// The fragments with what `keep` leaves of their sequences: it pushes
-    /// some of each fragment's, in order. Fragments left with none are gone.
-    pub(crate) fn retain(&self, mut keep: impl FnMut(Fragment<'_>, &mut Vec<u64>)) -> Self {
-        let mut kept = Self::default();
-        let mut sequences = Vec::new();
-        for fragment in self.iter() {
-            sequences.clear();
-            keep(fragment, &mut sequences);
-            kept.push(fragment.start, fragment.end, sequences.iter().copied());
-        }
-        kept
-    }
-
     /// What of the fragments lies in `range` (an empty end is past every key).
     pub(crate) fn clipped(&self, range: &KeyRange) -> Self {
         let mut clipped = Self::default();
@@ -383,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn clipping_retaining_and_merging_keep_what_they_say() {
+    fn clipping_and_merging_keep_what_they_say() {
         let whole = FragmentedTombstones::new(&[tombstone("b", "m", 3), tombstone("d", "z", 7)]);
         let clip = |start: &'static str, end: &'static str| {
             whole.clipped(&KeyRange { start: Bytes::from(start), end: Bytes::from(end) })
@@ -393,10 +380,6 @@ mod tests {
         assert_eq!(text(&clip("z", "")), "");
         assert_eq!(text(&clip("", "b")), "");
         assert_eq!(text(&FragmentedTombstones::merge([&clip("", "e"), &clip("e", "")])), text(&whole));
-        let newest = whole.retain(|fragment, kept| {
-            kept.extend(fragment.sequences.iter().filter(|&&sequence| sequence > 3));
-        });
-        assert_eq!(text(&newest), "d..z:[7]");
         assert_eq!(whole.key_range().map(|range| range.end), Some(Bytes::from("z")));
         assert!(FragmentedTombstones::default().clipped(&KeyRange::default()).is_empty());
     }

@@ -16,7 +16,7 @@ pub(crate) mod memtable;
 
 use bytes::Bytes;
 
-pub(crate) use fragmented::{Fragment, FragmentedTombstones, TombstoneCursor};
+pub(crate) use fragmented::{FragmentedTombstones, TombstoneCursor};
 pub(crate) use memtable::{MemtableTombstoneCursor, MemtableTombstones};
 
 /// One range delete: the writes to keys of `start..end` before `sequence` are gone.

@@ -93,11 +93,6 @@ impl FilterBuilder {
         Self { rule, hashes: Vec::new(), last_key: Vec::new(), partition_count: 0, index: Vec::new() }
     }
 
-    /// What is hashed.
-    pub(crate) fn rule(&self) -> FilterKey {
-        self.rule
-    }
-
     /// Whether `user_key` brings a new filter key and the current partition has
     /// no room for it: then that has to be written first.
     pub(crate) fn is_partition_full_for(&self, user_key: &[u8]) -> bool {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use vfs::{FileSystem, SimulatedFileSystem};
 
-use super::{FinishedTable, ReadMode, Table, TableOptions, TableWriter};
+use super::writer::FinishedTable;
+use super::{ReadMode, Table, TableOptions, TableWriter};
 use crate::Result;
 use crate::block_cache::BlockCache;
 use crate::internal_key::{self, Kind, Trailer};

@@ -171,11 +171,6 @@ impl TableWriter {
         self.output.offset + pending as u64
     }
 
-    /// Point entries so far.
-    pub(crate) fn entry_count(&self) -> u64 {
-        self.properties.entry_count
-    }
-
     /// Writes the rest and syncs the file; the caller syncs the directory.
     ///
     /// # Durability
