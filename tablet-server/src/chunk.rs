@@ -1,7 +1,7 @@
 //! Rows cut into the cell chunks of a ReadRows answer.
 //!
 //! Row key, family and qualifier stand only where they change; a value beyond
-//! [`VALUE_BYTES_MAX`] is cut, with the whole size in every piece but the last,
+//! a mebibyte is cut, with the whole size in every piece but the last,
 //! because official clients accept messages of 4 MiB (`CellChunk` in the v2
 //! proto). Values are shared with what was read, not copied.
 

@@ -1,21 +1,23 @@
 //! Row filters: checked once a request, then applied row by row.
 //!
 //! A filter that is a list of simple filters, or a chain that begins with some,
-//! is applied cell by cell while a row is read ([`leaf`]), and tells the reader
+//! is applied cell by cell while a row is read (`leaf`), and tells the reader
 //! to skip the rest of a column or row as soon as nothing of it can pass. What
 //! follows (interleaves, conditions and all behind them) works on the cells that
 //! passed (`node`). From both, `bounds` derives the columns that can matter at
-//! all, so that the others are never read. `tests/it/filter_model.rs` holds all
+//! all, so that the others are never read. `tests/it/rows/filter_model.rs` holds all
 //! of it to a plain reading of the proto's text.
 //!
 //! - `compile`: the request's message into a checked tree, with limits.
-//! - `pattern`: RE2's syntax over bytes, by the `regex` crate.
+//! - `pattern`, `re2`, `byte_set`: RE2's patterns over bytes, by the `regex` crate.
 
 mod bounds;
+mod byte_set;
 mod compile;
 mod leaf;
 mod node;
 mod pattern;
+mod re2;
 
 use std::ops::Bound;
 use std::sync::Arc;

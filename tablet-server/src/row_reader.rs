@@ -159,12 +159,16 @@ impl RowReader {
         Ok(true)
     }
 
-    /// What the filter leaves of the row that was entered. `cursor` stands
-    /// somewhere in the row before, and there or behind it afterwards.
-    pub(crate) fn read_row(&mut self, cursor: &mut Cursor) -> Result<Row> {
+    /// What the filter leaves of the row that was entered. `cursor` stands on
+    /// its first cell, or on its last if `reversed`; afterwards anywhere in the
+    /// row or behind it.
+    pub(crate) fn read_row(&mut self, cursor: &mut Cursor, reversed: bool) -> Result<Row> {
         let mut cells = Vec::new();
         self.looked_at_bytes += LOOK_BYTES;
         if self.filter.start_row(&mut self.states, &self.row_key, self.sample_seed) {
+            if reversed {
+                cursor.seek(&self.row_prefix)?;
+            }
             self.read_bounds(cursor, &mut cells)?;
         }
         let cells = self.filter.finish_row(&self.row_key, cells, self.sample_seed)?;
@@ -179,16 +183,8 @@ impl RowReader {
             self.target.clear();
             self.target.extend_from_slice(&self.row_prefix);
             self.target.extend_from_slice(&bounds.start);
-            // A reversed scan enters a row at its end.
-            if cursor.key().is_some_and(|key| key > &self.target[..]) && cells.is_empty() {
-                cursor.seek(&self.target)?;
-            } else {
-                cursor.skip_to(&self.target)?;
-            }
-            loop {
-                let Some(suffix) = cursor.key().and_then(|key| key.strip_prefix(&self.row_prefix[..])) else {
-                    return Ok(());
-                };
+            cursor.skip_to(&self.target)?;
+            while let Some(suffix) = cursor.key().and_then(|key| key.strip_prefix(&self.row_prefix[..])) {
                 if !bounds.end.is_empty() && suffix >= &bounds.end[..] {
                     break;
                 }

@@ -94,7 +94,7 @@ impl RowScan {
                 break;
             }
             let Some(cursor) = &mut self.cursor else { continue };
-            let row = self.reader.read_row(cursor)?;
+            let row = self.reader.read_row(cursor, self.reversed)?;
             if self.reversed {
                 cursor.seek_before(self.reader.row_prefix())?;
             }
