@@ -158,21 +158,19 @@ impl ItemTable {
         }
     }
 
-    /// Removes what expired or was flushed, a few items a lock; how many.
-    pub(crate) fn reap(&self, now: u32) -> u64 {
-        let mut reaped = 0;
-        for shard in &self.shards {
-            loop {
-                let mut shard = shard.lock();
-                let generation = self.generation.load(Ordering::Acquire);
-                reaped += shard.reap(now, generation, REAP_ITEMS);
-                self.charge(&mut shard);
-                if shard.is_reaped(now, generation) {
-                    break;
-                }
-            }
-        }
-        reaped
+    /// Shards of the table.
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Removes a few items of a shard that expired or were flushed; whether there
+    /// may be more.
+    pub(crate) fn reap(&self, shard_index: usize, now: u32) -> bool {
+        let mut shard = self.shards[shard_index].lock();
+        let generation = self.generation.load(Ordering::Acquire);
+        shard.reap(now, generation, REAP_ITEMS);
+        self.charge(&mut shard);
+        !shard.is_reaped(now, generation)
     }
 
     /// Sets the limit; a smaller one is reached by evicting at once.

@@ -29,6 +29,8 @@ pub(crate) mod answer {
     pub(crate) const NOT_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
     pub(crate) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache\r\n";
     pub(crate) const NO_MEMORY: &str = "SERVER_ERROR out of memory storing object\r\n";
+    pub(crate) const LIMIT_OUT_OF_BOUNDS: &str =
+        "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
     pub(crate) const STORED: &str = "STORED\r\n";
     pub(crate) const NOT_STORED: &str = "NOT_STORED\r\n";
     pub(crate) const EXISTS: &str = "EXISTS\r\n";

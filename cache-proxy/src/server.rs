@@ -119,9 +119,11 @@ impl Cache {
             }
             let now = self.clock.now_s();
             self.shared.table.flush_if_due(now);
-            let reaped = self.shared.table.reap(now);
-            if reaped > 0 {
-                tracing::trace!(reaped, "removed expired items");
+            for shard_index in 0..self.shared.table.shard_count() {
+                while self.shared.table.reap(shard_index, now) {
+                    // Commands come first.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }

@@ -217,8 +217,8 @@ impl Shard {
     }
 
     /// Removes items that expired, and those of earlier generations, looking at
-    /// no more than `item_count_max`; how many it removed.
-    pub(super) fn reap(&mut self, now: u32, generation: u16, item_count_max: usize) -> u64 {
+    /// no more than `item_count_max`.
+    pub(super) fn reap(&mut self, now: u32, generation: u16, item_count_max: usize) {
         let mut reaped = 0;
         for _ in 0..item_count_max {
             let Some(place) = self.expiry.due(now) else { break };
@@ -229,7 +229,6 @@ impl Shard {
             reaped += self.sweep(generation, item_count_max);
         }
         self.statistics.crawler_reclaimed += reaped;
-        reaped
     }
 
     /// Whether [`Shard::reap`] has nothing to do now.

@@ -12,7 +12,7 @@ use crate::item_table::{Item, SharedBytes};
 use crate::protocol::number::Decimal;
 
 /// Capacity kept from one batch to the next.
-const KEPT_BYTES: usize = 256 << 10;
+const KEPT_BYTES: usize = 32 << 10;
 
 /// Slices of one vectored write.
 const SLICE_COUNT_MAX: usize = 16;

@@ -71,8 +71,12 @@ impl Session {
                 put_answer(output, answer::OK, no_reply);
             }
             Command::MemoryLimit { mebibytes, no_reply } => {
-                self.shared.table.set_memory_bytes_max(mebibytes << 20, now);
-                put_answer(output, answer::OK, no_reply);
+                // A client may take less than the server was given, never more.
+                let granted = mebibytes << 20 <= self.shared.options.memory_bytes_max;
+                if granted {
+                    self.shared.table.set_memory_bytes_max(mebibytes << 20, now);
+                }
+                put_answer(output, if granted { answer::OK } else { answer::LIMIT_OUT_OF_BOUNDS }, no_reply);
             }
             Command::Stats { subcommand } => self.stats(subcommand, output, now),
             Command::Version => {
