@@ -1,0 +1,22 @@
+//! Any message that decodes as a filter compiles or is refused, within the
+//! limits on time and memory that the fuzzer sets.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+use row_api::data::RowFilter;
+use tablet_server::filter::Filter;
+use tablet_server::schema::{Family, FamilyId, TableId, TableSchema};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(filter) = RowFilter::decode(bytes) else { return };
+    let family = Family { id: FamilyId(1), gc_rule: None };
+    let schema = TableSchema {
+        table_id: TableId(1),
+        families: BTreeMap::from([("f".to_owned(), family)]),
+        next_family_id: FamilyId(2),
+    };
+    let _ = Filter::compile("filter", Some(&filter), &schema);
+});
