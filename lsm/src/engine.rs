@@ -1,83 +1,238 @@
-//! Trees, their log, and the threads that flush and compact.
+//! Trees, their log, and the threads that flush and compact: the public face.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::{Options, Result, Snapshot, Tree, TreeFormat, TreeId, WriteBatch};
+use crate::background::Threads;
+use crate::core::Core;
+use crate::options::Background;
+use crate::tree::TreeCore;
+use crate::{EngineStats, Options, Result, Snapshot, Tree, TreeFormat, TreeId, WriteBatch, recovery};
 
 /// An open engine. Cheap to clone; the last clone's drop stops its threads.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine {
+    handle: Arc<Handle>,
+}
+
+/// What the clones of an engine share.
+struct Handle {
+    core: Arc<Core>,
+    threads: Threads,
+}
+
+impl Handle {
+    fn close(&self) -> Result<()> {
+        let core = &self.core;
+        core.log.close();
+        if core.options.background == Background::Inline {
+            while core.sync_gathered()? {}
+        }
+        self.threads.stop(&core.signals);
+        core.all_trees().iter().for_each(|tree| tree.end_flushes());
+        core.gate.abandon();
+        core.admin.lock().lock = None;
+        match core.log.lock().check() {
+            Err(crate::Error::Poisoned) => Err(crate::Error::Poisoned),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the engine was closed after a failure"
+            );
+        }
+    }
+}
 
 /// A batch that is applied and not yet durable.
 #[must_use = "a batch is acknowledged only once it is durable"]
-pub struct Commit {}
+pub struct Commit {
+    sequence: u64,
+    core: Arc<Core>,
+}
 
 impl Commit {
     /// The last sequence number of the batch.
     pub fn sequence(&self) -> u64 {
-        unimplemented!()
+        self.sequence
     }
+
     /// Waits until the batch is durable and visible to [`Engine::snapshot`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Poisoned`]: the log failed, and whether the batch will
+    /// be there after a reopening is unknown.
     pub fn wait(self) -> Result<()> {
-        unimplemented!()
+        self.core.wait_durable(self.sequence)
     }
+
     /// Calls `done` once the batch is durable and visible, or has failed; from
     /// the sync thread, so `done` must be short.
-    pub fn on_durable(self, _done: impl FnOnce(Result<()>) + Send + 'static) {
-        unimplemented!()
+    pub fn on_durable(self, done: impl FnOnce(Result<()>) + Send + 'static) {
+        self.core.log.on_durable(self.sequence, Box::new(done));
+        if self.core.options.background == Background::Inline {
+            // The outcome goes to `done`.
+            let _told = self.core.sync_gathered();
+        }
     }
 }
 
 impl Engine {
     /// Opens the engine in `dir`, recovering what its log holds. `epoch` must be
     /// greater than that of any opening before.
-    pub fn open(_fs: Arc<dyn vfs::FileSystem>, _dir: &Path, _epoch: u64, _options: Options) -> Result<Self> {
-        unimplemented!()
+    ///
+    /// # Errors
+    ///
+    /// - [`crate::Error::Locked`], [`crate::Error::StaleEpoch`],
+    ///   [`crate::Error::InvalidOption`]: nothing was changed.
+    /// - [`crate::Error::Damaged`]: something that was durable is not there or
+    ///   does not hold. Nothing was deleted that a recovery could use.
+    /// - [`crate::Error::Io`]
+    pub fn open(fs: Arc<dyn vfs::FileSystem>, dir: &Path, epoch: u64, options: Options) -> Result<Self> {
+        let core = Arc::new(recovery::open(fs, dir, epoch, options)?);
+        core.after_change();
+        core.bound_log();
+        let threads = match core.options.background {
+            Background::Threads => Threads::start(&core),
+            Background::Inline => Threads::default(),
+        };
+        core.signals.compaction_due();
+        Ok(Self { handle: Arc::new(Handle { core, threads }) })
     }
+
     /// The trees that exist, in id order.
     pub fn trees(&self) -> Vec<Tree> {
-        unimplemented!()
+        self.core().all_trees().into_iter().map(|tree| self.handle_of(tree)).collect()
     }
+
     /// The tree `id`, if it exists.
-    pub fn tree(&self, _id: TreeId) -> Option<Tree> {
-        unimplemented!()
+    pub fn tree(&self, id: TreeId) -> Option<Tree> {
+        let tree = self.core().trees.read().get(&id).cloned();
+        tree.map(|tree| self.handle_of(tree))
     }
+
     /// Creates the tree `id`, durably.
-    pub fn create_tree(&self, _id: TreeId, _format: TreeFormat) -> Result<Tree> {
-        unimplemented!()
+    ///
+    /// # Errors
+    ///
+    /// - [`crate::Error::TreeExists`]: it exists, or was dropped of late.
+    /// - [`crate::Error::Io`]: it may exist after a reopening.
+    pub fn create_tree(&self, id: TreeId, format: TreeFormat) -> Result<Tree> {
+        Ok(self.handle_of(self.core().create_tree(id, format)?))
     }
+
     /// Drops the tree `id` and, once no reader is left, its files. Dropping one that is not there is no error.
-    pub fn drop_tree(&self, _id: TreeId) -> Result<()> {
-        unimplemented!()
+    pub fn drop_tree(&self, id: TreeId) -> Result<()> {
+        self.core().drop_tree(id)
     }
+
     /// Logs and applies `batch`, blocking while writes are stalled.
-    pub fn write(&self, _batch: WriteBatch) -> Result<Commit> {
-        unimplemented!()
+    ///
+    /// # Durability
+    ///
+    /// None yet: that is what the [`Commit`] is for.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written by
+    /// - [`crate::Error::NoSuchTree`], [`crate::Error::BatchTooLarge`], [`crate::Error::EntryTooLarge`],
+    /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
+    pub fn write(&self, mut batch: WriteBatch) -> Result<Commit> {
+        loop {
+            match self.try_write(batch)? {
+                Ok(commit) => return Ok(commit),
+                Err(refused) => batch = refused,
+            }
+            self.core().gate.wait();
+        }
     }
+
     /// Logs and applies `batch`, or hands it back where [`Engine::write`] would block.
-    pub fn try_write(&self, _batch: WriteBatch) -> Result<std::result::Result<Commit, WriteBatch>> {
-        unimplemented!()
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::write`].
+    pub fn try_write(&self, batch: WriteBatch) -> Result<std::result::Result<Commit, WriteBatch>> {
+        let written = self.core().try_write(batch)?;
+        Ok(written.map(|sequence| self.commit(sequence)))
     }
+
     /// Calls `ready` once writes are not stalled, at once if they are not now.
-    pub fn on_writable(&self, _ready: impl FnOnce() + Send + 'static) {
-        unimplemented!()
+    pub fn on_writable(&self, ready: impl FnOnce() + Send + 'static) {
+        self.core().gate.on_open(Box::new(ready));
     }
+
     /// What is durable now.
     pub fn snapshot(&self) -> Snapshot {
-        unimplemented!()
+        self.core().snapshots.take(|| self.core().log.durable())
     }
+
     /// What is applied now, durable or not: for read-modify-writes, whose answer
     /// waits for a [`Commit`] that covers it.
     pub fn applied_snapshot(&self) -> Snapshot {
-        unimplemented!()
+        self.core().snapshots.take(|| self.core().log.applied())
     }
+
     /// A commit that is done once everything applied so far is durable.
     pub fn barrier(&self) -> Commit {
-        unimplemented!()
+        self.commit(self.core().log.applied())
     }
-    /// Flushes nothing, syncs the log and stops the threads.
+
+    /// Figures of the engine now.
+    pub fn stats(&self) -> EngineStats {
+        let core = self.core();
+        let log = core.log.figures();
+        let mut stats = EngineStats {
+            tree_count: core.trees.read().len(),
+            active_memtable_bytes: core.active_bytes.load(Ordering::Relaxed) as u64,
+            frozen_memtable_bytes: core.frozen_bytes.load(Ordering::Relaxed) as u64,
+            log_segment_count: log.segment_count,
+            log_bytes: log.bytes,
+            block_cache_bytes: core.tables.cache().bytes(),
+            stalled_us: core.gate.stalled_us(),
+            is_stalled: !core.gate.is_open(),
+            snapshot_count: core.snapshots.len(),
+            applied_sequence: core.log.applied(),
+            durable_sequence: core.log.durable(),
+            ..EngineStats::default()
+        };
+        core.counters.fill(&mut stats);
+        stats
+    }
+
+    /// Flushes nothing, syncs the log and stops the threads. Calling it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Poisoned`]: the log had failed; the engine is closed all the same.
     pub fn close(&self) -> Result<()> {
-        unimplemented!()
+        self.handle.close()
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    fn commit(&self, sequence: u64) -> Commit {
+        Commit { sequence, core: Arc::clone(self.core()) }
+    }
+
+    fn handle_of(&self, tree: Arc<TreeCore>) -> Tree {
+        Tree::new(tree, Arc::clone(self.core()))
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("log", &self.core().log).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,9 @@
 //! What can go wrong.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::TreeId;
 
 /// A failed engine operation.
 #[derive(Debug, thiserror::Error)]
@@ -8,9 +11,55 @@ pub enum Error {
     /// A file operation failed.
     #[error("{0}")]
     Io(#[from] vfs::Error),
-    /// An earlier sync failed; nothing is written until the engine is reopened.
-    #[error("the commit log failed earlier and takes no more writes")]
+    /// A write or sync of the commit log or of a manifest failed, now or
+    /// earlier: nothing is written until the engine is reopened. What was not
+    /// acknowledged before may or may not be there then. Reads go on.
+    #[error("the commit log failed and takes no more writes")]
     Poisoned,
+    /// The engine was closed.
+    #[error("the engine is closed")]
+    Closed,
+    /// Somebody else has the directory open.
+    #[error("{} is in use", dir.display())]
+    Locked {
+        /// The engine's directory.
+        dir: PathBuf,
+    },
+    /// The directory was opened under this epoch or a greater one before.
+    #[error("epoch {given} is not greater than {found}, which the directory has seen")]
+    StaleEpoch {
+        /// What the caller gave.
+        given: u64,
+        /// The greatest epoch among the directory's files.
+        found: u64,
+    },
+    /// An option is out of its range.
+    #[error("option {name} is {found}, must be {range}")]
+    InvalidOption {
+        /// The option's name.
+        name: &'static str,
+        /// What it may be.
+        range: &'static str,
+        /// What it is.
+        found: u64,
+    },
+    /// There is no such tree, or not any more. Nothing was written.
+    #[error("there is no tree {}", .0.0)]
+    NoSuchTree(TreeId),
+    /// There is such a tree, or was one of late.
+    #[error("tree {} exists or existed", .0.0)]
+    TreeExists(TreeId),
+    /// A batch is larger than a commit log record may be. Nothing was written.
+    #[error("a batch of {bytes} bytes is larger than {bytes_max}")]
+    BatchTooLarge {
+        /// The batch's size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// A flush or a compaction in the background failed; it is tried again.
+    #[error("background work failed")]
+    Background(#[source] Arc<Error>),
     /// Writers outrun flushes; try again after [`crate::Engine::on_writable`] fires.
     #[error("too much waits to be flushed")]
     Stalled,

@@ -1,27 +1,107 @@
 //! A log-structured merge engine: many trees, one commit log.
 //!
 //! Synchronous; files come through `vfs`, and nothing here knows a network, a
-//! tablet, a wall clock or an async runtime.
+//! tablet, a wall clock or an async runtime. It can be used alone, as an
+//! embedded store:
+//!
+//! ```
+//! # fn main() -> Result<(), lsm::Error> {
+//! use std::sync::Arc;
+//! use lsm::{Engine, KeyRange, Options, TreeFormat, TreeId, WriteBatch};
+//!
+//! let fs = Arc::new(vfs::SimulatedFileSystem::new());
+//! let dir = std::path::Path::new("/data");
+//! // Each opening has a greater epoch than the one before.
+//! let engine = Engine::open(fs, dir, 1, Options::default())?;
+//! let fruit = engine.create_tree(TreeId(1), TreeFormat::default())?;
+//! let stock = engine.create_tree(TreeId(2), TreeFormat::default())?;
+//!
+//! // A batch takes effect as one, whatever the trees it writes to.
+//! let mut batch = WriteBatch::new();
+//! batch.put(fruit.id(), b"apple", b"green");
+//! batch.put(fruit.id(), b"cherry", b"red");
+//! batch.put(stock.id(), b"apple", b"12");
+//! engine.write(batch)?.wait()?;
+//!
+//! // A snapshot sees what was durable when it was taken, and nothing else.
+//! let snapshot = engine.snapshot();
+//! let mut batch = WriteBatch::new();
+//! batch.delete_range(fruit.id(), b"a", b"c");
+//! engine.write(batch)?.wait()?;
+//! assert_eq!(fruit.get(&snapshot, b"apple")?.as_deref(), Some(&b"green"[..]));
+//!
+//! let mut iter = fruit.iter(&engine.snapshot(), KeyRange::default());
+//! assert!(iter.next()?);
+//! assert_eq!((iter.key(), iter.value()), (&b"cherry"[..], &b"red"[..]));
+//! assert!(!iter.next()?);
+//! engine.close()
+//! # }
+//! ```
+//!
+//! # A guided tour
+//!
+//! A write is encoded in a [`batch`], which is its form in the log, too. The
+//! `core` takes the lock of the `commit_log`, which assigns sequence numbers
+//! and copies the batch to a buffer, and applies it to the `memtable` of each
+//! [`tree`]. The sync thread of `background` writes what has gathered as one
+//! `frame`, syncs it, and publishes it: from then on [`snapshot`]s see it.
+//!
+//! Once memtables have grown, `core` freezes the largest; `flush` writes it as
+//! an SSTable of level 0. `compaction` picks tables and rewrites them one level
+//! deeper, without what no snapshot sees any more. Either makes a new `version`
+//! of the tree, durable by an edit of its `manifest` before anybody reads it.
+//! The `gate` holds writers back when all of this lags behind.
+//!
+//! A read looks into memtables, then level 0, then one table a level. An
+//! [`iter`] merges (`merge`) their cursors (`source`), and jumps over what a
+//! `range_tombstone` covers. `sstable` is the tables' format; decoded blocks
+//! stay in the `block_cache`.
+//!
+//! After a crash, `recovery` puts all of it together again.
 
 pub mod batch;
-mod block_cache;
 pub mod engine;
 pub mod error;
-#[doc(hidden)]
-pub mod fuzzing;
-mod internal_key;
 pub mod iter;
 pub mod options;
-mod range_tombstone;
 pub mod snapshot;
-pub mod sstable;
+pub mod stats;
 pub mod tree;
+
+mod core;
+
+mod commit_log;
+mod file_id;
+mod frame;
+mod manifest;
+mod recovery;
 mod varint;
+
+mod internal_key;
+mod memtable;
+mod range_tombstone;
+
+mod block_cache;
+pub mod sstable;
+mod tables;
+mod version;
+
+mod background;
+mod compaction;
+mod flush;
+mod gate;
+
+mod merge;
+mod source;
+
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use batch::WriteBatch;
 pub use engine::{Commit, Engine};
 pub use error::{Error, Result};
 pub use iter::Iter;
-pub use options::{FilterKey, Options, TreeFormat};
+pub use options::{Background, FilterKey, Options, TreeFormat};
 pub use snapshot::Snapshot;
+pub use stats::EngineStats;
 pub use tree::{Decision, KeepDecision, KeyRange, Tree, TreeId, TreeStats};

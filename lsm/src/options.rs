@@ -1,17 +1,109 @@
-//! What can be chosen.
+//! What can be chosen: tunables of an engine, and what a tree's creation fixes.
 
-/// Tunables of an engine.
+use crate::{Error, Result};
+
+/// Tunables of an engine. Each opening may choose others.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Memtables of all trees together, bytes.
+    /// Memtables of all trees together, bytes. Once half of it is filled the
+    /// largest memtable is frozen and flushed; at the whole of it writes stall
+    /// until a flush is done. More makes fewer and larger SSTables.
+    /// At least 64 KiB.
     pub memtable_bytes_max: usize,
     /// Decoded blocks kept in memory, bytes.
     pub block_cache_bytes: usize,
+    /// A segment of the commit log is closed once it holds this many bytes:
+    /// the grain in which the log's disk space is given back. 4 KiB to 1 GiB.
+    pub log_segment_bytes: u64,
+    /// Commit log on disk, bytes. Beyond it the trees that pin the oldest
+    /// segment are flushed, so it bounds what a recovery replays. It holds at
+    /// least two segments.
+    pub log_bytes_max: u64,
+    /// Batches that wait for the sync before theirs, bytes. Beyond it writes
+    /// stall until the disk has caught up. 1 KiB to 256 MiB.
+    pub log_buffer_bytes_max: usize,
+    /// As many SSTables in level 0 of a tree start a compaction. Reads look
+    /// into each of them. At least 1.
+    pub l0_compaction_trigger: usize,
+    /// From as many SSTables in level 0 of any tree on, the commit log is paced
+    /// the slower the more there are. At least `l0_compaction_trigger`.
+    pub l0_slowdown: usize,
+    /// As many SSTables in level 0 of any tree stall writes until a compaction
+    /// is done. More than `l0_slowdown`.
+    pub l0_stop: usize,
+    /// Level 1 of a tree, bytes; each deeper one holds `level_ratio` times as
+    /// much. At least 4 KiB.
+    pub level_bytes_base: u64,
+    /// How many times as large as its predecessor a level is. More makes fewer
+    /// levels to read and more to rewrite. 2 to 100.
+    pub level_ratio: u64,
+    /// An SSTable of level 1 and below is closed once it holds this many bytes.
+    /// At least 4 KiB.
+    pub table_bytes: u64,
+    /// A data block is closed once it holds this many bytes: small ones make
+    /// point reads cheap, large ones compress better. 256 bytes to 4 MiB.
+    pub block_bytes: usize,
+    /// Who flushes, compacts and syncs.
+    pub background: Background,
+}
+
+/// Who flushes, compacts and syncs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Background {
+    /// A thread each.
+    #[default]
+    Threads,
+    /// Whoever calls: a write flushes and compacts what it makes due before it
+    /// returns, and waiting for a commit syncs. One thread's file operations
+    /// are then the same in every run, as tests and offline tools want.
+    Inline,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { memtable_bytes_max: 64 << 20, block_cache_bytes: 256 << 20 }
+        Self {
+            memtable_bytes_max: 64 << 20,
+            block_cache_bytes: 256 << 20,
+            log_segment_bytes: 64 << 20,
+            log_bytes_max: 512 << 20,
+            log_buffer_bytes_max: 8 << 20,
+            l0_compaction_trigger: 4,
+            l0_slowdown: 8,
+            l0_stop: 12,
+            level_bytes_base: 64 << 20,
+            level_ratio: 10,
+            table_bytes: 32 << 20,
+            block_bytes: 8 << 10,
+            background: Background::Threads,
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what is out of range.
+    pub(crate) fn check(&self) -> Result<()> {
+        let log_buffer = self.log_buffer_bytes_max as u64;
+        let l0 = [self.l0_compaction_trigger as u64, self.l0_slowdown as u64, self.l0_stop as u64];
+        let two_segments = self.log_segment_bytes.saturating_mul(2);
+        let (kib, mib) = (1 << 10, 1 << 20);
+        for (name, found, min, max, range) in [
+            ("memtable_bytes_max", self.memtable_bytes_max as u64, 64 * kib, u64::MAX, "at least 64 KiB"),
+            ("log_segment_bytes", self.log_segment_bytes, 4 * kib, 1024 * mib, "4 KiB to 1 GiB"),
+            ("log_bytes_max", self.log_bytes_max, two_segments, u64::MAX, "at least twice log_segment_bytes"),
+            ("log_buffer_bytes_max", log_buffer, kib, 256 * mib, "1 KiB to 256 MiB"),
+            ("l0_compaction_trigger", l0[0], 1, u64::MAX, "at least 1"),
+            ("l0_slowdown", l0[1], l0[0], u64::MAX, "at least l0_compaction_trigger"),
+            ("l0_stop", l0[2], l0[1].saturating_add(1), u64::MAX, "more than l0_slowdown"),
+            ("level_bytes_base", self.level_bytes_base, 4 * kib, u64::MAX, "at least 4 KiB"),
+            ("level_ratio", self.level_ratio, 2, 100, "2 to 100"),
+            ("table_bytes", self.table_bytes, 4 * kib, u64::MAX, "at least 4 KiB"),
+            ("block_bytes", self.block_bytes as u64, 256, 4 * mib, "256 bytes to 4 MiB"),
+        ] {
+            if found < min || found > max {
+                return Err(Error::InvalidOption { name, range, found });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -31,4 +123,21 @@ pub enum FilterKey {
 pub struct TreeFormat {
     /// What bloom filters are built over.
     pub filter_key: FilterKey,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass_and_values_out_of_range_are_refused_by_name() {
+        assert!(Options::default().check().is_ok());
+        let refused = |options: Options| match options.check() {
+            Err(Error::InvalidOption { name, .. }) => name,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(Options { l0_stop: 8, ..Options::default() }), "l0_stop");
+        assert_eq!(refused(Options { block_bytes: 0, ..Options::default() }), "block_bytes");
+        assert_eq!(refused(Options { log_bytes_max: 1, ..Options::default() }), "log_bytes_max");
+    }
 }

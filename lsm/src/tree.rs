@@ -1,10 +1,26 @@
-//! One key space.
+//! One key space: what it is made of now, and reading it.
+//!
+//! A tree is a memtable that takes writes, frozen memtables that wait to be
+//! flushed, and a [`Version`]. The three stand in one [`TreeState`], replaced
+//! as a whole, so that a reader takes one reference and no lock.
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use smallvec::SmallVec;
 
-use crate::{Iter, Result, Snapshot};
+use crate::core::Core;
+use crate::internal_key::LookupKey;
+use crate::manifest::{Edit, Manifest};
+use crate::memtable::Memtable;
+use crate::source::{Source, SourceTombstones};
+use crate::sstable::{FilterHash, Found, ReadMode};
+use crate::version::{TableRef, Version, containing};
+use crate::{Error, FilterKey, Iter, Result, Snapshot, TreeFormat, compaction};
 
 /// A tree's number, never used twice in one engine directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +33,28 @@ pub struct KeyRange {
     pub start: Bytes,
     /// The first key that is not in the range any more, or empty.
     pub end: Bytes,
+}
+
+impl KeyRange {
+    /// The keys that start with `prefix`.
+    pub fn of_prefix(prefix: &[u8]) -> Self {
+        let kept = prefix.iter().rposition(|byte| *byte != 0xff).map_or(0, |last| last + 1);
+        let mut end = prefix[..kept].to_vec();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        Self { start: Bytes::copy_from_slice(prefix), end: end.into() }
+    }
+
+    /// Whether `key` is in the range.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        *self.start <= *key && (self.end.is_empty() || *key < *self.end)
+    }
+
+    /// Whether some key may be in both ranges.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        (other.end.is_empty() || self.start < other.end) && (self.end.is_empty() || other.start < self.end)
+    }
 }
 
 /// What a compaction does with a key's value.
@@ -34,57 +72,435 @@ pub trait KeepDecision: Send {
     fn decide(&mut self, key: &[u8], value: &[u8]) -> Decision;
 }
 
+/// Makes a [`KeepDecision`] for a compaction.
+pub(crate) type KeepDecisionFactory = Arc<dyn Fn() -> Box<dyn KeepDecision> + Send + Sync>;
+
 /// Figures of one tree.
 #[derive(Clone, Debug, Default)]
 pub struct TreeStats {
     /// Bytes of memtables, frozen ones included.
     pub memtable_bytes: u64,
+    /// Memtables that wait to be flushed.
+    pub frozen_memtable_count: usize,
     /// Bytes of SSTables.
     pub sstable_bytes: u64,
     /// SSTables a level.
     pub level_table_counts: Vec<usize>,
+    /// Bytes of SSTables a level.
+    pub level_bytes: Vec<u64>,
+    /// Entries of SSTables, deletes and shadowed versions included.
+    pub entry_count: u64,
+    /// Of them, deletes.
+    pub tombstone_count: u64,
+    /// Writes up to this sequence number are in SSTables.
+    pub redo_point: u64,
 }
 
-/// One key space of an engine. Cheap to clone.
+/// A memtable that takes no more writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Frozen {
+    pub(crate) memtable: Arc<Memtable>,
+    /// All of the tree's writes up to this sequence number are in it or in what was frozen before.
+    pub(crate) redo_point: u64,
+}
+
+/// What a tree is made of at one moment.
+#[derive(Debug)]
+pub(crate) struct TreeState {
+    pub(crate) active: Arc<Memtable>,
+    /// Newest first.
+    pub(crate) frozen: Vec<Frozen>,
+    pub(crate) version: Arc<Version>,
+}
+
+impl TreeState {
+    /// The memtables, newest first.
+    fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        std::iter::once(&self.active).chain(self.frozen.iter().map(|frozen| &frozen.memtable))
+    }
+
+    /// The newest visible value of `key`.
+    fn get(&self, key: &LookupKey) -> Result<Option<Bytes>> {
+        let (user_key, sequence) = (key.user_key(), key.sequence());
+        for memtable in self.memtables() {
+            let tombstones = memtable.tombstones();
+            let cover =
+                if tombstones.is_empty() { None } else { tombstones.covering_sequence(user_key, sequence) };
+            if let Some(value) = settled(memtable.get(key), cover) {
+                return Ok(value);
+            }
+        }
+        let l0 = self.version.level(0).iter().filter(|table| table.key_range().contains(user_key));
+        let deeper = self.version.deeper_levels().iter().filter_map(|level| containing(level, user_key));
+        for table in l0.chain(deeper) {
+            let table = table.table();
+            let tombstones = table.range_tombstones();
+            let cover =
+                if tombstones.is_empty() { None } else { tombstones.covering_sequence(user_key, sequence) };
+            if let Some(value) = settled(table.get(key)?, cover) {
+                return Ok(value);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A cursor over `range`; with a filter key, only tables that may hold it are read.
+    fn iter(&self, sequence: u64, range: KeyRange, filter: Option<(&[u8], FilterHash)>) -> Iter {
+        let may_hold =
+            |table: &TableRef| filter.is_none_or(|(key, hash)| table.table().may_contain(key, hash));
+        // Who reads everything would put out what others read often.
+        let is_everything = range.start.is_empty() && range.end.is_empty();
+        let mode = if is_everything { ReadMode::Scan } else { ReadMode::Hot };
+        let mut sources = Vec::new();
+        let mut tombstones = Vec::new();
+        for memtable in self.memtables() {
+            tombstones.extend(SourceTombstones::memtable(memtable, sequence).map(|of| (sources.len(), of)));
+            sources.push(Source::memtable(memtable));
+        }
+        for table in self.version.level(0).iter().filter(|table| table.key_range().overlaps(&range)) {
+            tombstones.extend(SourceTombstones::table(table, sequence).map(|of| (sources.len(), of)));
+            if may_hold(table) {
+                sources.push(Source::table(table, mode));
+            }
+        }
+        for level in 1..=self.version.deeper_levels().len() {
+            let overlapping = self.version.overlapping(level, &range);
+            tombstones.extend(SourceTombstones::level(overlapping, sequence).map(|of| (sources.len(), of)));
+            let tables: SmallVec<_> = overlapping.iter().filter(|table| may_hold(table)).cloned().collect();
+            if !tables.is_empty() {
+                sources.push(Source::level(tables, mode));
+            }
+        }
+        Iter::new(sources, tombstones, range, sequence)
+    }
+}
+
+/// What a source settles about a key: its value, that it has none, or nothing.
+fn settled(found: Option<Found>, cover: Option<u64>) -> Option<Option<Bytes>> {
+    match found {
+        Some(found) if cover.is_none_or(|cover| cover < found.sequence) => {
+            Some((found.kind == crate::internal_key::Kind::Put).then_some(found.value))
+        }
+        _ => cover.map(|_| None),
+    }
+}
+
+/// How far flushes of a tree are.
+#[derive(Debug, Default)]
+struct Progress {
+    redo_point: u64,
+    /// Flushes that failed so far, and why the last one did.
+    failures: u64,
+    failure: Option<Arc<Error>>,
+    /// Nothing will be flushed any more.
+    ended: bool,
+}
+
+/// A tree, shared by its handles, the engine and the background threads.
+pub(crate) struct TreeCore {
+    pub(crate) id: TreeId,
+    pub(crate) format: TreeFormat,
+    state: ArcSwap<TreeState>,
+    /// Held while `state` is replaced.
+    changing: Mutex<()>,
+    /// None once the tree is dropped.
+    manifest: Mutex<Option<Manifest>>,
+    keep_decision: Mutex<Option<KeepDecisionFactory>>,
+    /// Held by the one compaction that runs.
+    pub(crate) compacting: Mutex<()>,
+    progress: Mutex<Progress>,
+    progressed: Condvar,
+    redo_point: AtomicU64,
+}
+
+impl TreeCore {
+    pub(crate) fn new(manifest: Manifest, version: Version) -> Self {
+        let record = manifest.record();
+        let redo_point = record.redo_point;
+        let state =
+            TreeState { active: Arc::new(Memtable::new()), frozen: Vec::new(), version: Arc::new(version) };
+        Self {
+            id: record.tree,
+            format: record.format.clone(),
+            state: ArcSwap::from_pointee(state),
+            changing: Mutex::new(()),
+            keep_decision: Mutex::new(None),
+            compacting: Mutex::new(()),
+            progress: Mutex::new(Progress { redo_point, ..Progress::default() }),
+            progressed: Condvar::new(),
+            redo_point: AtomicU64::new(redo_point),
+            manifest: Mutex::new(Some(manifest)),
+        }
+    }
+
+    pub(crate) fn state(&self) -> arc_swap::Guard<Arc<TreeState>> {
+        self.state.load()
+    }
+
+    /// Writes up to here are in tables.
+    pub(crate) fn redo_point(&self) -> u64 {
+        self.redo_point.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn keep_decision(&self) -> Option<Box<dyn KeepDecision>> {
+        let factory = self.keep_decision.lock().clone();
+        factory.map(|factory| factory())
+    }
+
+    fn change(&self, change: impl FnOnce(&TreeState) -> TreeState) {
+        let _changing = self.changing.lock();
+        let state = change(&self.state.load());
+        self.state.store(Arc::new(state));
+    }
+
+    /// Puts a new memtable in place of the active one.
+    ///
+    /// REQUIRES: the caller holds the log's lock, and all up to `redo_point` is applied.
+    pub(crate) fn freeze(&self, redo_point: u64) {
+        self.change(|state| {
+            let frozen = Frozen { memtable: Arc::clone(&state.active), redo_point };
+            TreeState {
+                active: Arc::new(Memtable::new()),
+                frozen: std::iter::once(frozen).chain(state.frozen.iter().cloned()).collect(),
+                version: Arc::clone(&state.version),
+            }
+        });
+    }
+
+    /// Makes `edit` durable and then visible, with `added` the tables that it
+    /// adds; `flushed` is the frozen memtable that they hold. False if the
+    /// tree was dropped meanwhile: then the tables are of no use.
+    ///
+    /// # Errors
+    ///
+    /// The manifest is in an unknown state: the engine must not write any more.
+    pub(crate) fn install(
+        &self,
+        edit: &Edit,
+        added: &[Arc<TableRef>],
+        flushed: Option<&Arc<Memtable>>,
+    ) -> Result<bool> {
+        let mut manifest = self.manifest.lock();
+        let Some(manifest) = manifest.as_mut() else { return Ok(false) };
+        manifest.append(edit)?;
+        let mut before = None;
+        self.change(|state| {
+            before = Some(Arc::clone(&state.version));
+            let is_flushed =
+                |frozen: &Frozen| flushed.is_some_and(|flushed| Arc::ptr_eq(flushed, &frozen.memtable));
+            TreeState {
+                active: Arc::clone(&state.active),
+                frozen: state.frozen.iter().filter(|frozen| !is_flushed(frozen)).cloned().collect(),
+                version: Arc::new(state.version.changed(&edit.removed, added)),
+            }
+        });
+        let stays = |table: &TableRef| added.iter().any(|added| added.id() == table.id());
+        let before = before.expect("the state was changed");
+        for table in before.tables().filter(|table| edit.removed.contains(&table.id()) && !stays(table)) {
+            table.retire();
+        }
+        if edit.redo_point > 0 {
+            self.redo_point.fetch_max(edit.redo_point, Ordering::AcqRel);
+            let mut progress = self.progress.lock();
+            progress.redo_point = progress.redo_point.max(edit.redo_point);
+            self.progressed.notify_all();
+        }
+        Ok(true)
+    }
+
+    /// Marks the tree dropped in its manifest and gives that up. `None` if it is dropped already.
+    pub(crate) fn drop_at(&self, sequence: u64) -> Result<Option<Manifest>> {
+        let mut slot = self.manifest.lock();
+        let Some(mut manifest) = slot.take() else { return Ok(None) };
+        manifest.append(&Edit { dropped_at: Some(sequence), ..Edit::default() })?;
+        drop(slot);
+        for table in self.state().version.tables() {
+            table.retire();
+        }
+        self.change(|state| TreeState {
+            active: Arc::clone(&state.active),
+            frozen: state.frozen.clone(),
+            version: Arc::new(Version::default()),
+        });
+        self.end_flushes();
+        Ok(Some(manifest))
+    }
+
+    /// Tells those who wait for a flush that it failed.
+    pub(crate) fn flush_failed(&self, error: Arc<Error>) {
+        let mut progress = self.progress.lock();
+        progress.failures += 1;
+        progress.failure = Some(error);
+        self.progressed.notify_all();
+    }
+
+    /// Tells those who wait for a flush that there will be none.
+    pub(crate) fn end_flushes(&self) {
+        self.progress.lock().ended = true;
+        self.progressed.notify_all();
+    }
+
+    /// Waits until the redo point is at least `redo_point`.
+    pub(crate) fn wait_for_flush(&self, redo_point: u64) -> Result<()> {
+        let mut progress = self.progress.lock();
+        let failures = progress.failures;
+        loop {
+            if progress.redo_point >= redo_point {
+                return Ok(());
+            }
+            if progress.failures > failures {
+                let failure = progress.failure.clone().expect("there was a failure");
+                return Err(Error::Background(failure));
+            }
+            if progress.ended {
+                return Err(Error::Closed);
+            }
+            self.progressed.wait(&mut progress);
+        }
+    }
+
+    /// The least sequence number that is in a memtable; [`u64::MAX`] if none is.
+    pub(crate) fn oldest_unflushed(&self) -> u64 {
+        let state = self.state();
+        state.memtables().map(|memtable| memtable.first_sequence()).min().unwrap_or(u64::MAX)
+    }
+}
+
+/// One key space of an engine. Cheap to clone. It can be read after the engine
+/// is closed. Of a dropped tree some or all of what it held is gone.
 #[derive(Clone)]
-pub struct Tree {}
+pub struct Tree {
+    tree: Arc<TreeCore>,
+    core: Arc<Core>,
+}
 
 impl Tree {
+    pub(crate) fn new(tree: Arc<TreeCore>, core: Arc<Core>) -> Self {
+        Self { tree, core }
+    }
+
     /// The tree's number.
     pub fn id(&self) -> TreeId {
-        unimplemented!()
+        self.tree.id
     }
+
+    /// What the tree's creation fixed.
+    pub fn format(&self) -> &TreeFormat {
+        &self.tree.format
+    }
+
     /// The value of `key` at `snapshot`.
-    pub fn get(&self, _snapshot: &Snapshot, _key: &[u8]) -> Result<Option<Bytes>> {
-        unimplemented!()
+    pub fn get(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>> {
+        let key = LookupKey::new(key, snapshot.sequence(), self.tree.format.filter_key);
+        self.tree.state().get(&key)
     }
-    /// A cursor over `range` at `snapshot`.
-    pub fn iter(&self, _snapshot: &Snapshot, _range: KeyRange) -> Iter {
-        unimplemented!()
+
+    /// A cursor over `range` at `snapshot`, which need not be kept meanwhile.
+    pub fn iter(&self, snapshot: &Snapshot, range: KeyRange) -> Iter {
+        self.tree.state().iter(snapshot.sequence(), range, None)
     }
+
     /// A cursor over the keys that start with `prefix`, which must be a whole
     /// filter prefix of the tree's format: tables whose filter lacks it are skipped.
-    pub fn iter_prefix(&self, _snapshot: &Snapshot, _prefix: &[u8]) -> Iter {
-        unimplemented!()
+    pub fn iter_prefix(&self, snapshot: &Snapshot, prefix: &[u8]) -> Iter {
+        let rule = self.tree.format.filter_key;
+        let filter = match rule {
+            FilterKey::WholeKey => None,
+            FilterKey::ThroughTerminator(_) => Some((prefix, FilterHash::of_key(prefix, rule))),
+        };
+        self.tree.state().iter(snapshot.sequence(), KeyRange::of_prefix(prefix), filter)
     }
+
     /// Sets the factory of what compactions from now on keep.
-    pub fn set_keep_decision(&self, _factory: Arc<dyn Fn() -> Box<dyn KeepDecision> + Send + Sync>) {
-        unimplemented!()
+    pub fn set_keep_decision(&self, factory: Arc<dyn Fn() -> Box<dyn KeepDecision> + Send + Sync>) {
+        *self.tree.keep_decision.lock() = Some(factory);
     }
+
     /// Bytes on disk and in memory below `range`, roughly.
-    pub fn approximate_bytes(&self, _range: &KeyRange) -> u64 {
-        unimplemented!()
+    pub fn approximate_bytes(&self, range: &KeyRange) -> u64 {
+        let state = self.tree.state();
+        let everything = range.start.is_empty() && range.end.is_empty();
+        let memtables: usize = state.memtables().map(|memtable| memtable.bytes()).sum();
+        // Where in a memtable a range lies is not known without walking it.
+        let memory = if everything { memtables } else { memtables / 2 };
+        let tables = state.version.tables().filter(|table| table.key_range().overlaps(range));
+        let disk: u64 = tables.map(|table| table.table().approximate_bytes(range).unwrap_or(0)).sum();
+        memory as u64 + disk
     }
+
     /// Writes the memtable out and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Background`]: it failed; nothing is lost, and it is tried again.
+    /// - [`Error::Closed`]: the engine was closed or the tree dropped.
+    /// - [`Error::Poisoned`]
     pub fn flush(&self) -> Result<()> {
-        unimplemented!()
+        self.core.flush(&self.tree)
     }
+
     /// Rewrites all of the tree into its lowest level and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::flush`]; nothing is lost by a failure.
     pub fn compact(&self) -> Result<()> {
-        unimplemented!()
+        self.flush()?;
+        compaction::compact_all(&self.core, &self.tree)
     }
+
     /// Figures of the tree now.
     pub fn stats(&self) -> TreeStats {
-        unimplemented!()
+        let state = self.tree.state();
+        let version = &state.version;
+        let mut stats = TreeStats {
+            memtable_bytes: state.memtables().map(|memtable| memtable.bytes() as u64).sum(),
+            frozen_memtable_count: state.frozen.len(),
+            redo_point: self.tree.redo_point(),
+            ..TreeStats::default()
+        };
+        for level in 0..=version.deeper_levels().len() {
+            stats.level_table_counts.push(version.level(level).len());
+            stats.level_bytes.push(version.level_bytes(level));
+        }
+        stats.sstable_bytes = stats.level_bytes.iter().sum();
+        for table in version.tables() {
+            let properties = table.table().properties();
+            stats.entry_count += properties.entry_count;
+            stats.tombstone_count += properties.tombstone_count + properties.range_tombstone_count;
+        }
+        stats
+    }
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tree").field(&self.tree.id.0).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: &'static str, end: &'static str) -> KeyRange {
+        KeyRange { start: Bytes::from_static(start.as_bytes()), end: Bytes::from_static(end.as_bytes()) }
+    }
+
+    #[test]
+    fn an_empty_end_is_past_every_key() {
+        assert!(range("b", "").contains(b"\xff"));
+        assert!(!range("b", "").contains(b"a"));
+        assert!(!range("b", "c").contains(b"c"));
+        assert!(range("b", "").overlaps(&range("", "c")));
+        assert!(!range("b", "c").overlaps(&range("c", "")));
+    }
+
+    #[test]
+    fn the_range_of_a_prefix_ends_at_its_successor() {
+        assert_eq!(KeyRange::of_prefix(b"ab"), range("ab", "ac"));
+        assert_eq!(KeyRange::of_prefix(b"a\xff\xff").end, "b");
+        assert_eq!(KeyRange::of_prefix(b"\xff").end, "");
+        assert_eq!(KeyRange::of_prefix(b"").end, "");
     }
 }

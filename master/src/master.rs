@@ -110,14 +110,17 @@ impl Master {
         }
         self.finish_first_start(&cluster).await?;
         let root = self.read_root().await?;
-        all_served(self.bring_into_service(&mut cluster, vec![root]).await?)?;
+        self.bring_into_service(&mut cluster, vec![root]).await?;
         let second_level = self.read_metadata(metadata::root_range()).await?;
-        all_served(self.bring_into_service(&mut cluster, second_level).await?)?;
+        self.bring_into_service(&mut cluster, second_level).await?;
         self.load_tables(&mut cluster).await?;
         let tablets = self.read_metadata(metadata::second_range()).await?;
         let tablet_count = tablets.len();
-        let failed_count = self.bring_into_service(&mut cluster, tablets).await?.len();
-        tracing::info!(tablet_count, failed_count, epoch = %self.epoch(), "the master has adopted the tablets");
+        let broken = self.bring_into_service(&mut cluster, tablets).await;
+        if let Err(error) = broken {
+            tracing::error!(error = &error as &dyn std::error::Error, "some tablets cannot be served");
+        }
+        tracing::info!(tablet_count, epoch = %self.epoch(), "the master has adopted the tablets");
         Ok(())
     }
 
@@ -173,17 +176,12 @@ impl Master {
         Ok(())
     }
 
-    /// Takes in what METADATA says, and has the servers load what they should;
-    /// the errors of the tablets that could not be loaded.
+    /// Takes in what METADATA says, and has the servers load what they should.
     ///
     /// # Errors
     ///
-    /// METADATA cannot be written: no tablet was loaded.
-    async fn bring_into_service(
-        &self,
-        cluster: &mut Cluster,
-        tablets: Vec<TabletRecord>,
-    ) -> Result<Vec<Error>> {
+    /// The last of the tablets' errors; the others are in service.
+    async fn bring_into_service(&self, cluster: &mut Cluster, tablets: Vec<TabletRecord>) -> Result<()> {
         let actions = cluster.learn(Event::TabletsFound(tablets), self.new_epoch().await?);
         let assigned: Vec<_> = actions.into_iter().map(|Action::Assign(record)| record).collect();
         match assigned.as_slice() {
@@ -192,7 +190,7 @@ impl Master {
             }
             others => self.metadata.record(others).await?,
         }
-        let mut failed = Vec::new();
+        let mut outcome = Ok(());
         for record in &assigned {
             match self.load(record).await {
                 Ok(served) => _ = cluster.learn(served, record.epoch),
@@ -202,11 +200,11 @@ impl Master {
                         error = &error as &dyn std::error::Error,
                         "cannot load a tablet"
                     );
-                    failed.push(error);
+                    outcome = Err(error);
                 }
             }
         }
-        Ok(failed)
+        outcome
     }
 
     async fn load(&self, record: &TabletRecord) -> Result<Event> {
@@ -271,10 +269,6 @@ impl fmt::Debug for Master {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Master").field("epoch", &self.epoch()).finish_non_exhaustive()
     }
-}
-
-fn all_served(failed: Vec<Error>) -> Result<()> {
-    failed.into_iter().next().map_or(Ok(()), Err)
 }
 
 fn damaged(key: &str, found: &str) -> Error {

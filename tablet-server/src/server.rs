@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use cluster::lock_service::{LockService, LockSession};
 use cluster::{Epoch, ServerId};
 use lsm::Engine;
+use metrics::Gauge;
 use parking_lot::RwLock;
 use row_api::data;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -76,6 +77,7 @@ pub struct TabletServer {
     session: Box<dyn LockSession>,
     around: Surroundings,
     tablets: RwLock<HashMap<TabletId, Arc<Tablet>>>,
+    tablet_count: Gauge,
     requests: Semaphore,
     scans: Arc<Semaphore>,
 }
@@ -107,6 +109,7 @@ impl TabletServer {
             stall_patience: options.stall_patience,
         };
         Ok(Arc::new(Self {
+            tablet_count: metrics::gauge!("hayloft_tablets", "server" => options.id.to_string()),
             id: options.id,
             session,
             around,
@@ -141,6 +144,7 @@ impl TabletServer {
     /// [`Error::Storage`]: the last sync failed; what was acknowledged is durable.
     pub async fn close(&self) -> Result<()> {
         let tablets = std::mem::take(&mut *self.tablets.write());
+        self.tablet_count.set(0.0);
         for tablet in tablets.into_values() {
             tablet.close().await;
         }
@@ -169,11 +173,13 @@ impl TabletServer {
         self.stop_serving(id).await;
         let tablet = Arc::new(Tablet::new(assignment, tree, self.around.clone()));
         self.tablets.write().insert(id, tablet);
+        self.tablet_count.increment(1.0);
     }
 
     async fn stop_serving(&self, tablet: TabletId) {
         let served = self.tablets.write().remove(&tablet);
         if let Some(served) = served {
+            self.tablet_count.decrement(1.0);
             served.close().await;
         }
     }

@@ -1,0 +1,195 @@
+//! The three threads: one syncs the log, one flushes, one compacts.
+//!
+//! Flushes and compactions that fail are tried again, later each time; those
+//! that find the engine poisoned are not.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::core::Core;
+use crate::tree::TreeCore;
+use crate::{Error, Result, compaction, flush};
+
+/// What the flush and compaction threads wait for.
+#[derive(Default)]
+pub(crate) struct Signals {
+    work: Mutex<Work>,
+    flush_wanted: Condvar,
+    compaction_wanted: Condvar,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Work {
+    /// A tree for each memtable that is frozen and not flushed.
+    flushes: VecDeque<Arc<TreeCore>>,
+    compaction_due: bool,
+}
+
+impl Signals {
+    pub(crate) fn queue_flush(&self, tree: Arc<TreeCore>) {
+        self.work.lock().flushes.push_back(tree);
+        self.flush_wanted.notify_one();
+    }
+
+    /// The tree whose memtable has waited longest.
+    pub(crate) fn take_flush(&self) -> Option<Arc<TreeCore>> {
+        self.work.lock().flushes.pop_front()
+    }
+
+    /// Says that some tree may need a compaction.
+    pub(crate) fn compaction_due(&self) {
+        self.work.lock().compaction_due = true;
+        self.compaction_wanted.notify_one();
+    }
+
+    /// Ends the threads, and whatever asks [`Signals::check`].
+    pub(crate) fn stop(&self) {
+        let _work = self.work.lock();
+        self.stopping.store(true, Ordering::Release);
+        self.flush_wanted.notify_all();
+        self.compaction_wanted.notify_all();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Fails once the engine stops: for long work to ask now and then.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_stopping() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn wait_for_flush(&self) -> Option<Arc<TreeCore>> {
+        let mut work = self.work.lock();
+        loop {
+            if self.is_stopping() {
+                return None;
+            }
+            if let Some(tree) = work.flushes.pop_front() {
+                return Some(tree);
+            }
+            self.flush_wanted.wait(&mut work);
+        }
+    }
+
+    /// Waits until a compaction may be due; false once the engine stops.
+    fn wait_for_compaction(&self) -> bool {
+        let mut work = self.work.lock();
+        while !work.compaction_due && !self.is_stopping() {
+            self.compaction_wanted.wait(&mut work);
+        }
+        work.compaction_due = false;
+        !self.is_stopping()
+    }
+
+    /// Rests before another try.
+    fn rest(&self, wanted: &Condvar, failures: u32) {
+        let pause = Duration::from_millis(100 << failures.min(9));
+        let mut work = self.work.lock();
+        if !self.is_stopping() {
+            wanted.wait_for(&mut work, pause);
+        }
+    }
+}
+
+/// The threads of an engine.
+#[derive(Default)]
+pub(crate) struct Threads {
+    sync: Mutex<Option<JoinHandle<()>>>,
+    others: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Threads {
+    /// Starts the threads of `core`.
+    pub(crate) fn start(core: &Arc<Core>) -> Self {
+        let spawn = |name: &str, run: fn(&Core)| {
+            let core = Arc::clone(core);
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn(move || run(&core)).expect("the system starts a thread")
+        };
+        let others = vec![spawn("lsm-flush", run_flushes), spawn("lsm-compact", run_compactions)];
+        Self { sync: Mutex::new(Some(spawn("lsm-sync", run_syncs))), others: Mutex::new(others) }
+    }
+
+    /// Ends the threads; the log must be closed. What has gathered is synced.
+    pub(crate) fn stop(&self, signals: &Signals) {
+        self.sync.lock().take().into_iter().for_each(join);
+        signals.stop();
+        std::mem::take(&mut *self.others.lock()).into_iter().for_each(join);
+    }
+}
+
+/// Joins a thread, unless it is the one that runs: its last act may be to drop an engine.
+fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+        tracing::error!("a background thread panicked");
+    }
+}
+
+fn run_syncs(core: &Core) {
+    while core.log.wait_for_group() {
+        let bytes = core.log.gathered_bytes() as u64;
+        if core.sync_gathered().is_err() {
+            return;
+        }
+        let pause = core.pace(bytes);
+        if pause > Duration::ZERO {
+            core.log.pause(pause);
+        }
+    }
+}
+
+fn run_flushes(core: &Core) {
+    let mut failures = 0;
+    while let Some(tree) = core.signals.wait_for_flush() {
+        match flush::flush_oldest(core, &tree) {
+            Ok(()) => {
+                failures = 0;
+                core.after_change();
+                core.signals.compaction_due();
+            }
+            Err(error) => {
+                let is_final = matches!(error, Error::Poisoned | Error::Closed);
+                tracing::error!(error = &error as &dyn std::error::Error, tree = tree.id.0, "cannot flush");
+                tree.flush_failed(Arc::new(error));
+                if !is_final {
+                    core.signals.work.lock().flushes.push_front(tree);
+                    core.signals.rest(&core.signals.flush_wanted, failures);
+                    failures += 1;
+                }
+            }
+        }
+        core.tables.sweeper().sweep();
+    }
+    // Whoever still waits for a flush waits in vain.
+    core.all_trees().iter().for_each(|tree| tree.end_flushes());
+}
+
+fn run_compactions(core: &Core) {
+    let mut failures = 0;
+    while core.signals.wait_for_compaction() {
+        loop {
+            match compaction::compact_most_urgent(core) {
+                Ok(true) => {
+                    failures = 0;
+                    core.after_change();
+                    core.tables.sweeper().sweep();
+                }
+                Ok(false) | Err(Error::Poisoned | Error::Closed) => break,
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot compact");
+                    core.signals.rest(&core.signals.compaction_wanted, failures);
+                    failures += 1;
+                    core.signals.compaction_due();
+                    break;
+                }
+            }
+        }
+    }
+}

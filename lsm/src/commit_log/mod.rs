@@ -1,0 +1,380 @@
+//! The commit log: one for all trees of an engine, written before anything
+//! else, read only by a recovery.
+//!
+//! Writers append batches to a buffer under the log's lock, which assigns
+//! sequence numbers; they apply them to memtables under the same lock, so that
+//! batches are applied in the order of the log. (A lock of their own for
+//! memtables buys little on two cores: half of an insertion is waiting for
+//! memory, and then writers would have to wait for each other's publication.)
+//! Whoever syncs takes what has gathered, writes it as one group, syncs once,
+//! publishes the group's last sequence number as durable and tells those who
+//! wait. It never sleeps to make a group larger: while one sync runs, the next
+//! group gathers.
+//!
+//! - [`segment`]: what stands in a segment.
+//! - [`writer`]: groups and segments written.
+//! - [`replay`]: all of it read back.
+//!
+//! # Invariants
+//!
+//! - What is durable is applied: `durable <= applied`, and both only grow, from
+//!   one batch's end to another's.
+//! - After a failed write or sync the log is poisoned: nothing is written any
+//!   more, and everybody who waits is told.
+//! - Segments go oldest first, each one durably before the next, so that a
+//!   missing segment with an older one present is damage.
+
+pub(crate) mod replay;
+pub(crate) mod segment;
+pub(crate) mod writer;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use self::replay::Replayed;
+use self::segment::{Descriptor, EXTENSION, RECORD_HEADER_BYTES, encode_record};
+use self::writer::{SealedSegment, SegmentWriter};
+use crate::file_id::FileIds;
+use crate::{Error, Options, Result};
+
+/// The largest batch, bytes: a group of one must fit a frame.
+pub(crate) const BATCH_BYTES_MAX: usize = 512 << 20;
+
+/// Called once with the outcome of a commit.
+type Waiter = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// The log of an open engine.
+pub(crate) struct CommitLog {
+    fs: Arc<dyn vfs::FileSystem>,
+    dir: PathBuf,
+    /// The write lock of the engine.
+    gathered: Mutex<Gathered>,
+    /// Signalled when a batch meets an empty buffer, and at a change of `accepts`.
+    gathering: Condvar,
+    /// Held while a group is written and synced.
+    segment: Mutex<SegmentWriter>,
+    /// The segments that are full, oldest first, and the current one as it was last synced.
+    segments: Mutex<(VecDeque<SealedSegment>, SealedSegment)>,
+    /// Held while segments are removed.
+    releasing: Mutex<()>,
+    /// Length of the group that gathers.
+    gathered_bytes: AtomicUsize,
+    applied: AtomicU64,
+    durable: AtomicU64,
+    waiters: Mutex<Waiters>,
+}
+
+/// What waits for the next sync.
+struct Gathered {
+    group: Vec<u8>,
+    next_sequence: u64,
+    accepts: Accepts,
+}
+
+/// Whether the log takes batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepts {
+    Yes,
+    Poisoned,
+    Closed,
+}
+
+impl Accepts {
+    fn check(self) -> Result<()> {
+        match self {
+            Self::Yes => Ok(()),
+            Self::Poisoned => Err(Error::Poisoned),
+            Self::Closed => Err(Error::Closed),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Waiters {
+    poisoned: bool,
+    waiting: Vec<(u64, Waiter)>,
+}
+
+/// The log's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogFigures {
+    pub(crate) segment_count: usize,
+    pub(crate) bytes: u64,
+    /// The least sequence number that any segment can hold.
+    pub(crate) first_sequence: u64,
+}
+
+/// The lock of a log, held by who appends and applies.
+pub(crate) struct Appending<'a> {
+    log: &'a CommitLog,
+    gathered: MutexGuard<'a, Gathered>,
+}
+
+impl CommitLog {
+    /// Begins the log of an opening behind what a recovery found: the first
+    /// batch's sequence number is `next_sequence`.
+    pub(crate) fn start(
+        fs: Arc<dyn vfs::FileSystem>,
+        dir: &Path,
+        ids: Arc<FileIds>,
+        options: &Options,
+        replayed: Replayed,
+        next_sequence: u64,
+    ) -> Result<Self> {
+        let descriptor = Descriptor { first_sequence: next_sequence, previous: replayed.previous() };
+        let segment =
+            SegmentWriter::create(Arc::clone(&fs), dir, ids, options.log_segment_bytes, descriptor)?;
+        let segments = (replayed.segments, segment.figures());
+        Ok(Self {
+            fs,
+            dir: dir.to_owned(),
+            gathered: Mutex::new(Gathered { group: Vec::new(), next_sequence, accepts: Accepts::Yes }),
+            gathering: Condvar::new(),
+            segment: Mutex::new(segment),
+            segments: Mutex::new(segments),
+            releasing: Mutex::new(()),
+            gathered_bytes: AtomicUsize::new(0),
+            applied: AtomicU64::new(next_sequence - 1),
+            durable: AtomicU64::new(next_sequence - 1),
+            waiters: Mutex::default(),
+        })
+    }
+
+    /// Takes the lock, to append or to hold writers off.
+    pub(crate) fn lock(&self) -> Appending<'_> {
+        Appending { log: self, gathered: self.gathered.lock() }
+    }
+
+    /// The last sequence number that is applied.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// The last sequence number that is applied and durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Writes and syncs what has gathered, then tells who waits for it.
+    /// Returns the bytes written, none if nothing had gathered.
+    pub(crate) fn sync_gathered(&self) -> Result<usize> {
+        let mut segment = self.segment.lock();
+        let (mut group, last_sequence) = {
+            let mut gathered = self.gathered.lock();
+            if gathered.group.is_empty() {
+                return Ok(0);
+            }
+            self.gathered_bytes.store(0, Ordering::Release);
+            (std::mem::take(&mut gathered.group), gathered.next_sequence - 1)
+        };
+        let bytes = group.len();
+        let written = segment.append(&group, last_sequence);
+        if written.is_ok() {
+            self.segments.lock().1 = segment.figures();
+        }
+        drop(segment);
+        if let Err(error) = written {
+            self.poison(&error);
+            return Err(Error::Poisoned);
+        }
+        self.durable.store(last_sequence, Ordering::Release);
+        self.give_back(&mut group);
+        self.tell(last_sequence);
+        Ok(bytes)
+    }
+
+    /// Begins a new segment if the current one is full; true if it did.
+    pub(crate) fn rotate_if_full(&self) -> Result<bool> {
+        let mut segment = self.segment.lock();
+        match segment.rotate_if_full() {
+            Ok(None) => Ok(false),
+            Ok(Some(sealed)) => {
+                let mut segments = self.segments.lock();
+                segments.0.push_back(sealed);
+                segments.1 = segment.figures();
+                Ok(true)
+            }
+            Err(error) => {
+                drop(segment);
+                self.poison(&error);
+                Err(Error::Poisoned)
+            }
+        }
+    }
+
+    /// Keeps the memory of a written group for one to come.
+    fn give_back(&self, group: &mut Vec<u8>) {
+        const SPARE_BYTES_MAX: usize = 16 << 20;
+        if group.capacity() > SPARE_BYTES_MAX {
+            return;
+        }
+        group.clear();
+        let mut gathered = self.gathered.lock();
+        if gathered.group.capacity() == 0 {
+            gathered.group = std::mem::take(group);
+        }
+    }
+
+    fn tell(&self, durable: u64) {
+        let done: Vec<_> = {
+            let mut waiters = self.waiters.lock();
+            waiters.waiting.extract_if(.., |(sequence, _)| *sequence <= durable).collect()
+        };
+        for (_, waiter) in done {
+            waiter(Ok(()));
+        }
+    }
+
+    /// Calls `done` once `sequence` is durable, or never will be.
+    pub(crate) fn on_durable(&self, sequence: u64, done: Waiter) {
+        let outcome = {
+            let mut waiters = self.waiters.lock();
+            if self.durable() >= sequence {
+                Ok(())
+            } else if waiters.poisoned {
+                Err(Error::Poisoned)
+            } else {
+                waiters.waiting.push((sequence, done));
+                return;
+            }
+        };
+        done(outcome);
+    }
+
+    /// Takes no batch from now on, and fails whatever waits.
+    pub(crate) fn poison(&self, cause: &Error) {
+        tracing::error!(error = cause as &dyn std::error::Error, "the commit log takes no more writes");
+        {
+            let mut gathered = self.gathered.lock();
+            gathered.accepts = Accepts::Poisoned;
+            gathered.group = Vec::new();
+            self.gathered_bytes.store(0, Ordering::Release);
+            self.gathering.notify_all();
+        }
+        let failed = {
+            let mut waiters = self.waiters.lock();
+            waiters.poisoned = true;
+            std::mem::take(&mut waiters.waiting)
+        };
+        for (_, waiter) in failed {
+            waiter(Err(Error::Poisoned));
+        }
+    }
+
+    /// Takes no batch from now on. What has gathered can still be synced.
+    pub(crate) fn close(&self) {
+        let mut gathered = self.gathered.lock();
+        if gathered.accepts == Accepts::Yes {
+            gathered.accepts = Accepts::Closed;
+        }
+        self.gathering.notify_all();
+    }
+
+    /// Waits until there is something to sync; false once the log is closed and all is synced.
+    pub(crate) fn wait_for_group(&self) -> bool {
+        let mut gathered = self.gathered.lock();
+        while gathered.group.is_empty() {
+            if gathered.accepts != Accepts::Yes {
+                return false;
+            }
+            self.gathering.wait(&mut gathered);
+        }
+        true
+    }
+
+    /// Sleeps for `pause`, or until the log is closed or poisoned.
+    pub(crate) fn pause(&self, pause: Duration) {
+        let mut gathered = self.gathered.lock();
+        // Batches that meet an empty buffer end the pause early once; the pace is a mean.
+        if gathered.accepts == Accepts::Yes {
+            self.gathering.wait_for(&mut gathered, pause);
+        }
+    }
+
+    /// Removes the oldest segments as long as they hold nothing from `sequence` on.
+    ///
+    /// # Errors
+    ///
+    /// The rest stays, to be removed by a later call.
+    pub(crate) fn release_before(&self, sequence: u64) -> Result<()> {
+        let _one_at_a_time = self.releasing.lock();
+        loop {
+            let oldest = self.segments.lock().0.front().copied();
+            let Some(oldest) = oldest.filter(|oldest| oldest.last_sequence < sequence) else { return Ok(()) };
+            match self.fs.remove(&oldest.id.path(&self.dir, EXTENSION)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => self.fs.sync_dir(&self.dir)?,
+            }
+            self.segments.lock().0.pop_front();
+        }
+    }
+
+    /// Bytes that wait for the next sync.
+    pub(crate) fn gathered_bytes(&self) -> usize {
+        self.gathered_bytes.load(Ordering::Acquire)
+    }
+
+    /// The last sequence number in the oldest full segment, if there is one.
+    pub(crate) fn oldest_sealed_end(&self) -> Option<u64> {
+        self.segments.lock().0.front().map(|oldest| oldest.last_sequence)
+    }
+
+    pub(crate) fn figures(&self) -> LogFigures {
+        let segments = self.segments.lock();
+        let (sealed, current) = &*segments;
+        LogFigures {
+            segment_count: sealed.len() + 1,
+            bytes: sealed.iter().map(|segment| segment.bytes).sum::<u64>() + current.bytes,
+            first_sequence: sealed.front().unwrap_or(current).first_sequence,
+        }
+    }
+}
+
+impl Appending<'_> {
+    /// Fails if the log takes no batch any more.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.gathered.accepts.check()
+    }
+
+    /// Appends a batch of `count` writes and returns the first one's sequence
+    /// number. The caller applies it and calls [`Appending::publish`] before
+    /// it lets go of the lock.
+    ///
+    /// REQUIRES: `check` passed; the batch is not empty and at most [`BATCH_BYTES_MAX`] long.
+    pub(crate) fn append(&mut self, batch: &[u8], count: usize) -> u64 {
+        let first_sequence = self.gathered.next_sequence;
+        let was_empty = self.gathered.group.is_empty();
+        encode_record(&mut self.gathered.group, first_sequence, count, batch);
+        self.gathered.next_sequence += count as u64;
+        self.log.gathered_bytes.store(self.gathered.group.len(), Ordering::Release);
+        if was_empty {
+            self.log.gathering.notify_one();
+        }
+        first_sequence
+    }
+
+    /// Publishes what was appended as applied.
+    pub(crate) fn publish(&mut self) {
+        self.log.applied.store(self.gathered.next_sequence - 1, Ordering::Release);
+    }
+
+    /// Whether one more record fits the group's frame.
+    pub(crate) fn has_room_for(&self, batch_bytes: usize) -> bool {
+        self.gathered.group.len() + RECORD_HEADER_BYTES + batch_bytes <= crate::frame::PAYLOAD_BYTES_MAX
+    }
+}
+
+impl fmt::Debug for CommitLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitLog")
+            .field("dir", &self.dir)
+            .field("durable", &self.durable())
+            .finish_non_exhaustive()
+    }
+}

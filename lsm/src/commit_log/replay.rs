@@ -1,0 +1,172 @@
+//! Reading the log back, once, before an engine's first write.
+//!
+//! The tail of the last segment may be torn; everything before it must hold,
+//! or recovery stops with the file and the offset. Nothing is appended to an
+//! old segment: what follows begins a new one, which says where this reading
+//! ended.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use vfs::Access;
+
+use super::segment::{Descriptor, EXTENSION, PRELUDE, Record, take_record};
+use super::writer::SealedSegment;
+use crate::batch::Operations;
+use crate::error::Damage;
+use crate::file_id::FileId;
+use crate::frame::FrameReader;
+use crate::{Error, Result};
+
+/// What a log held.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    /// The segments, oldest first.
+    pub(crate) segments: VecDeque<SealedSegment>,
+    /// The greatest sequence number that was ever durable in the log.
+    pub(crate) last_sequence: u64,
+}
+
+impl Replayed {
+    /// The last segment and where it ends.
+    pub(crate) fn previous(&self) -> Option<(FileId, u64)> {
+        self.segments.back().map(|last| (last.id, last.bytes))
+    }
+}
+
+/// A place in a segment, for errors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) file: &'a Path,
+    pub(crate) offset: u64,
+}
+
+impl Place<'_> {
+    pub(crate) fn damage(&self, what: &'static str) -> Error {
+        Damage(what).at(self.file, self.offset)
+    }
+}
+
+/// The segments in `dir`, oldest first.
+pub(crate) fn list(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<FileId>> {
+    let names = fs.list(dir)?;
+    let mut ids: Vec<_> = names.iter().filter_map(|name| FileId::parse(name, EXTENSION)).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Shows each record of the log in `dir` to `apply`, in order, and makes what was read durable.
+///
+/// # Errors
+///
+/// - [`Error::Damaged`]: something that was durable is lost or changed.
+/// - [`Error::Io`], and whatever `apply` returns.
+pub(crate) fn replay(
+    fs: &dyn vfs::FileSystem,
+    dir: &Path,
+    mut apply: impl FnMut(Record<'_>, Place<'_>) -> Result<()>,
+) -> Result<Replayed> {
+    let mut segments = open_segments(fs, dir)?;
+    let mut replayed = Replayed::default();
+    for at in 0..segments.len() {
+        let successor =
+            segments.get(at + 1).map(|next| (next.descriptor.previous, next.reader.path().to_owned()));
+        let segment = &mut segments[at];
+        let end = match successor {
+            None => None,
+            Some((Some((id, end)), _)) if id == segment.id => Some(end),
+            Some((_, path)) => {
+                return Err(Damage("the segment before this one is missing").at(&path, 0));
+            }
+        };
+        if end.is_none() {
+            // What is read from the system's memory may not be on the disk yet, and what is applied is soon
+            // seen by readers and written to tables.
+            fs.open(segment.reader.path(), Access::ReadWrite)?.sync()?;
+        }
+        let sealed = segment.replay(end, replayed.last_sequence, &mut apply)?;
+        replayed.last_sequence = sealed.last_sequence;
+        replayed.segments.push_back(sealed);
+    }
+    Ok(replayed)
+}
+
+struct OpenSegment {
+    id: FileId,
+    descriptor: Descriptor,
+    reader: FrameReader,
+}
+
+/// Opens all segments. The last one goes if its creation was cut short: it never held a record.
+fn open_segments(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<OpenSegment>> {
+    let ids = list(fs, dir)?;
+    let mut segments = Vec::with_capacity(ids.len());
+    for (at, &id) in ids.iter().enumerate() {
+        let path = id.path(dir, EXTENSION);
+        let file = fs.open(&path, Access::Read)?;
+        let mut reader = FrameReader::open(file, &path, id, PRELUDE)?;
+        let first = match &mut reader {
+            Some(reader) => reader.next()?.map(Descriptor::decode),
+            None => None,
+        };
+        match (reader, first) {
+            (Some(reader), Some(Ok(descriptor))) if descriptor.first_sequence > 0 => {
+                segments.push(OpenSegment { id, descriptor, reader });
+            }
+            (_, Some(_)) => return Err(Damage("a segment does not describe itself").at(&path, 0)),
+            (_, None) if at + 1 == ids.len() => {
+                fs.remove(&path)?;
+                fs.sync_dir(dir)?;
+            }
+            (_, None) => return Err(Damage("a segment has no frame and is not the last one").at(&path, 0)),
+        }
+    }
+    Ok(segments)
+}
+
+impl OpenSegment {
+    /// Reads through `end`, or as far as the segment holds if it is the last one.
+    fn replay(
+        &mut self,
+        end: Option<u64>,
+        mut last_sequence: u64,
+        apply: &mut impl FnMut(Record<'_>, Place<'_>) -> Result<()>,
+    ) -> Result<SealedSegment> {
+        let first_sequence = self.descriptor.first_sequence;
+        let file = self.reader.path().to_owned();
+        if first_sequence <= last_sequence {
+            return Err(Damage("a segment starts before the one before it ends").at(&file, 0));
+        }
+        last_sequence = first_sequence - 1;
+        while end != Some(self.reader.offset()) {
+            let offset = self.reader.offset();
+            let place = Place { file: &file, offset };
+            let Some(mut group) = self.reader.next()? else {
+                match end {
+                    Some(_) => return Err(place.damage("the segment ends before its successor says it does")),
+                    None => break,
+                }
+            };
+            while !group.is_empty() {
+                let record = take_record(&mut group).map_err(|damage| damage.at(&file, offset))?;
+                if record.first_sequence <= last_sequence {
+                    return Err(place.damage("a record's sequence numbers came before"));
+                }
+                check_batch(&record).map_err(|damage| damage.at(&file, offset))?;
+                last_sequence = record.last_sequence();
+                apply(record, place)?;
+            }
+        }
+        Ok(SealedSegment { id: self.id, bytes: self.reader.offset(), first_sequence, last_sequence })
+    }
+}
+
+/// Verifies that the batch is one of as many writes as the record says.
+fn check_batch(record: &Record<'_>) -> std::result::Result<(), Damage> {
+    let mut count = 0_u64;
+    for operation in Operations::new(record.batch) {
+        operation?;
+        count += 1;
+    }
+    if count == u64::from(record.count) { Ok(()) } else { Err(Damage("a record counts its writes wrong")) }
+}

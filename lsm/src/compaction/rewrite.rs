@@ -1,0 +1,281 @@
+//! Writing again what is still seen.
+//!
+//! Snapshots cut a key's history into stripes: the versions above one snapshot
+//! and up to the next. Of each stripe only the newest version is seen, by
+//! anybody, ever; it survives, unless a range tombstone of the same stripe
+//! covers it. A delete survives too, unless no snapshot needs it and no deeper
+//! level holds what it hides. (LevelDB's rule, `db/db_impl.cc`, with range
+//! tombstones as RocksDB's `compaction_iterator.cc` has them.)
+//!
+//! # Invariants
+//!
+//! - All versions of a user key go to one table, so that tables of a level are
+//!   disjoint by user key.
+//! - A range tombstone is cut at the ends of the tables it goes to.
+
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::file_id::FileId;
+use crate::internal_key::{self, Kind, Trailer};
+use crate::merge::MergingCursor;
+use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
+use crate::sstable::TableWriter;
+use crate::tables::Tables;
+use crate::version::{TableRef, Version, overlapping};
+use crate::{Decision, KeepDecision, KeyRange, Result, TreeFormat};
+
+/// After as many entries the engine is asked whether to go on.
+const ENTRIES_BETWEEN_CHECKS: u32 = 4096;
+
+/// Levels below a compaction's output: what a delete may still hide.
+pub(crate) enum Below {
+    /// Not known; deletes stay.
+    Anything,
+    /// These, each with the first table that may hold the keys to come.
+    Levels(Vec<(Vec<Arc<TableRef>>, usize)>),
+}
+
+impl Below {
+    /// What is below `level` of `version`.
+    pub(crate) fn levels(version: &Version, level: usize) -> Self {
+        let deeper = version.deeper_levels()[level..].iter().filter(|tables| !tables.is_empty());
+        Self::Levels(deeper.map(|tables| (tables.clone(), 0)).collect())
+    }
+
+    /// Whether `key` may be there. REQUIRES: keys ascend from call to call.
+    fn may_hold(&mut self, key: &[u8]) -> bool {
+        let Self::Levels(levels) = self else { return true };
+        levels.iter_mut().any(|(tables, at)| {
+            while tables.get(*at).is_some_and(|table| *table.key_range().end <= *key) {
+                *at += 1;
+            }
+            tables.get(*at).is_some_and(|table| *table.key_range().start <= *key)
+        })
+    }
+
+    fn may_hold_any(&self, range: &KeyRange) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Levels(levels) => levels.iter().any(|(tables, _)| !overlapping(tables, range).is_empty()),
+        }
+    }
+}
+
+/// A rewrite to be run.
+pub(crate) struct Rewrite<'a> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) format: &'a TreeFormat,
+    /// The level that the output is for.
+    pub(crate) level: usize,
+    /// A table of the output is closed once it holds this many bytes.
+    pub(crate) table_bytes: u64,
+    /// Ascending.
+    pub(crate) snapshots: Vec<u64>,
+    pub(crate) below: Below,
+    pub(crate) keep_decision: Option<Box<dyn KeepDecision>>,
+    /// Fails when the work is to end.
+    pub(crate) check: &'a dyn Fn() -> Result<()>,
+}
+
+impl Rewrite<'_> {
+    /// Writes what survives of `merged` and `tombstones`; the names of the
+    /// tables are durable. After a failure nothing is left of them.
+    pub(crate) fn run(
+        mut self,
+        mut merged: MergingCursor,
+        tombstones: &FragmentedTombstones,
+    ) -> Result<Vec<Arc<TableRef>>> {
+        let mut output = Output {
+            tables: self.tables,
+            format: self.format,
+            level: self.level,
+            table_bytes: self.table_bytes,
+            tombstones: self.surviving_tombstones(tombstones),
+            start: Bytes::new(),
+            open: None,
+            created: Vec::new(),
+            finished: Vec::new(),
+        };
+        let written = self.copy(&mut merged, tombstones, &mut output);
+        let written = written.and_then(|()| output.finish_last()).and_then(|()| self.tables.sync_names());
+        match written {
+            Ok(()) => Ok(output.finished),
+            Err(error) => {
+                output.finished.clear();
+                output.created.iter().for_each(|id| self.tables.sweeper().remove(*id));
+                Err(error)
+            }
+        }
+    }
+
+    fn copy(
+        &mut self,
+        merged: &mut MergingCursor,
+        tombstones: &FragmentedTombstones,
+        output: &mut Output<'_>,
+    ) -> Result<()> {
+        let mut user_key: Option<Vec<u8>> = None;
+        // The stripe of the version before, of the same key.
+        let mut newer_stripe = None;
+        let mut entries = 0_u32;
+        let mut delete = Vec::new();
+        merged.seek_to_first()?;
+        while merged.is_valid() {
+            entries = entries.wrapping_add(1);
+            if entries.is_multiple_of(ENTRIES_BETWEEN_CHECKS) {
+                (self.check)()?;
+            }
+            let (key, trailer) = internal_key::decode(merged.key()).expect("an internal key");
+            if user_key.as_deref() != Some(key) {
+                let buffer = user_key.get_or_insert_default();
+                buffer.clear();
+                buffer.extend_from_slice(key);
+                newer_stripe = None;
+                output.begin_key(key)?;
+            }
+            let stripe = self.stripe(trailer.sequence());
+            let is_newest = newer_stripe.replace(stripe) != Some(stripe);
+            if is_newest && !self.is_covered(tombstones, key, trailer.sequence(), stripe) {
+                match self.fate(key, trailer, stripe, merged.value()) {
+                    Fate::Stays => output.add(merged.key(), merged.value())?,
+                    Fate::Goes => {}
+                    Fate::BecomesDelete => {
+                        delete.clear();
+                        internal_key::encode(
+                            &mut delete,
+                            key,
+                            Trailer::new(trailer.sequence(), Kind::Delete),
+                        );
+                        output.add(&delete, &[])?;
+                    }
+                }
+            }
+            merged.next()?;
+        }
+        Ok(())
+    }
+
+    /// How many snapshots are older than `sequence`: versions with the same number are seen alike.
+    fn stripe(&self, sequence: u64) -> usize {
+        self.snapshots.partition_point(|snapshot| *snapshot < sequence)
+    }
+
+    /// Whether a range tombstone of the same stripe covers the version.
+    fn is_covered(
+        &self,
+        tombstones: &FragmentedTombstones,
+        key: &[u8],
+        sequence: u64,
+        stripe: usize,
+    ) -> bool {
+        if tombstones.is_empty() {
+            return false;
+        }
+        let stripe_end = self.snapshots.get(stripe).copied().unwrap_or(u64::MAX);
+        tombstones.covering_sequence(key, stripe_end).is_some_and(|covering| covering > sequence)
+    }
+
+    /// What becomes of the newest version in its stripe.
+    fn fate(&mut self, key: &[u8], trailer: Trailer, stripe: usize, value: &[u8]) -> Fate {
+        let is_held = stripe < self.snapshots.len();
+        let is_delete = trailer.kind() == Some(Kind::Delete);
+        let is_dropped = !is_delete
+            && !is_held
+            && self.keep_decision.as_mut().is_some_and(|keep| keep.decide(key, value) == Decision::Drop);
+        if !is_delete && !is_dropped {
+            return Fate::Stays;
+        }
+        if stripe == 0 && !self.below.may_hold(key) {
+            return Fate::Goes;
+        }
+        if is_delete { Fate::Stays } else { Fate::BecomesDelete }
+    }
+
+    fn surviving_tombstones(&self, tombstones: &FragmentedTombstones) -> FragmentedTombstones {
+        let mut surviving = Vec::new();
+        for fragment in tombstones.iter() {
+            let range = KeyRange {
+                start: Bytes::copy_from_slice(fragment.start),
+                end: Bytes::copy_from_slice(fragment.end),
+            };
+            let hides_something = self.below.may_hold_any(&range);
+            let mut newer_stripe = None;
+            for &sequence in fragment.sequences {
+                let stripe = self.stripe(sequence);
+                if newer_stripe.replace(stripe) != Some(stripe) && (stripe > 0 || hides_something) {
+                    let KeyRange { start, end } = range.clone();
+                    surviving.push(RangeTombstone { start, end, sequence });
+                }
+            }
+        }
+        FragmentedTombstones::new(&surviving)
+    }
+}
+
+enum Fate {
+    Stays,
+    Goes,
+    BecomesDelete,
+}
+
+/// The tables that a rewrite writes.
+struct Output<'a> {
+    tables: &'a Tables,
+    format: &'a TreeFormat,
+    level: usize,
+    table_bytes: u64,
+    tombstones: FragmentedTombstones,
+    /// The first user key that the current table may hold.
+    start: Bytes,
+    open: Option<(FileId, TableWriter)>,
+    /// Every file that was begun.
+    created: Vec<FileId>,
+    finished: Vec<Arc<TableRef>>,
+}
+
+impl Output<'_> {
+    /// Says that the versions of another user key follow: here a table may end.
+    fn begin_key(&mut self, user_key: &[u8]) -> Result<()> {
+        match &self.open {
+            Some((_, writer)) if writer.estimated_bytes() >= self.table_bytes => {
+                self.finish(Bytes::copy_from_slice(user_key))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn add(&mut self, internal_key: &[u8], value: &[u8]) -> Result<()> {
+        self.writer()?.add(internal_key, value)
+    }
+
+    fn writer(&mut self) -> Result<&mut TableWriter> {
+        if self.open.is_none() {
+            let (id, writer) = self.tables.create(self.format)?;
+            self.created.push(id);
+            self.open = Some((id, writer));
+        }
+        Ok(&mut self.open.as_mut().expect("it was just opened").1)
+    }
+
+    fn finish_last(&mut self) -> Result<()> {
+        self.finish(Bytes::new())
+    }
+
+    /// Completes the current table, which holds keys before `end`, unless nothing is in it.
+    fn finish(&mut self, end: Bytes) -> Result<()> {
+        let range = KeyRange { start: mem::replace(&mut self.start, end.clone()), end };
+        if !self.tombstones.is_empty() {
+            let tombstones = self.tombstones.clipped(&range);
+            if !tombstones.is_empty() {
+                self.writer()?.set_range_tombstones(tombstones);
+            }
+        }
+        if let Some((id, writer)) = self.open.take() {
+            self.finished.push(self.tables.finish(id, writer, self.level)?);
+        }
+        Ok(())
+    }
+}

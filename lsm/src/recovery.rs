@@ -1,0 +1,191 @@
+//! Opening an engine's directory.
+//!
+//! ```text
+//! LOCK        held while the engine is open
+//! log/        the commit log
+//! manifests/  one manifest a tree
+//! tables/     SSTables of all trees
+//! ```
+//!
+//! In this order: manifests are read and made durable; tables that none of
+//! them names are deleted; the log is read and made durable, and each write
+//! that is beyond its tree's redo point applied to the tree's memtable, which
+//! is flushed whenever memtables outgrow their budget; a new segment is begun.
+//! A crash at any point leaves what was there, to be recovered again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::background::Signals;
+use crate::batch::Operations;
+use crate::commit_log::replay::{Place, Replayed, replay};
+use crate::commit_log::segment::Record;
+use crate::commit_log::{CommitLog, replay as log_files};
+use crate::core::{Admin, Core, apply_part};
+use crate::file_id::{FileId, FileIds};
+use crate::gate::WriteGate;
+use crate::manifest::{self, Manifest};
+use crate::snapshot::SnapshotList;
+use crate::stats::Counters;
+use crate::tables::Tables;
+use crate::tree::TreeCore;
+use crate::version::{TABLE_EXTENSION, Version};
+use crate::{Error, Options, Result, TreeId, flush};
+
+/// The directories of an engine.
+struct Layout {
+    lock: PathBuf,
+    log: PathBuf,
+    manifests: PathBuf,
+    tables: PathBuf,
+}
+
+impl Layout {
+    fn create(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Self> {
+        let layout = Self {
+            lock: dir.join("LOCK"),
+            log: dir.join("log"),
+            manifests: dir.join("manifests"),
+            tables: dir.join("tables"),
+        };
+        for dir in [dir, &layout.log, &layout.manifests, &layout.tables] {
+            fs.create_dir_all(dir)?;
+        }
+        Ok(layout)
+    }
+
+    /// Refuses an epoch that is not greater than those of all files.
+    fn check_epoch(&self, fs: &dyn vfs::FileSystem, epoch: u64) -> Result<()> {
+        let mut ids = log_files::list(fs, &self.log)?;
+        ids.extend(manifest::list(fs, &self.manifests)?);
+        let tables = fs.list(&self.tables)?;
+        ids.extend(tables.iter().filter_map(|name| FileId::parse(name, TABLE_EXTENSION)));
+        match ids.iter().map(|id| id.epoch).max() {
+            Some(found) if found >= epoch => Err(Error::StaleEpoch { given: epoch, found }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Opens the engine in `dir`.
+pub(crate) fn open(fs: Arc<dyn vfs::FileSystem>, dir: &Path, epoch: u64, options: Options) -> Result<Core> {
+    options.check()?;
+    let layout = Layout::create(&*fs, dir)?;
+    let lock = fs.lock(&layout.lock).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Locked { dir: dir.to_owned() },
+        _ => error.into(),
+    })?;
+    layout.check_epoch(&*fs, epoch)?;
+
+    let ids = Arc::new(FileIds::new(epoch));
+    let tables = Tables::new(Arc::clone(&fs), &layout.tables, Arc::clone(&ids), &options);
+    let manifests = manifest::recover(&fs, &layout.manifests, &ids)?;
+    let (dropped, live): (Vec<_>, Vec<_>) =
+        manifests.into_iter().partition(|manifest| manifest.record().dropped_at.is_some());
+    let named = live.iter().flat_map(|manifest| manifest.record().tables.keys().copied());
+    tables.sweeper().sweep_orphans(&named.collect::<HashSet<_>>())?;
+
+    let known = live.iter().chain(&dropped).map(|manifest| manifest.record().sequence_max());
+    let known_sequence = known.max().unwrap_or(0);
+    let mut recovered = Recovery {
+        budget: options.memtable_bytes_max / 2,
+        dropped: dropped.iter().map(|manifest| manifest.record().tree).collect(),
+        trees: open_trees(live, &tables)?,
+        tables: &tables,
+        memtable_bytes: 0,
+    };
+    let replayed = recovered.replay_log(&*fs, &layout.log)?;
+    let (trees, memtable_bytes) = (recovered.trees, recovered.memtable_bytes);
+    tables.sweeper().sweep();
+
+    let next_sequence = known_sequence.max(replayed.last_sequence) + 1;
+    let log =
+        CommitLog::start(Arc::clone(&fs), &layout.log, Arc::clone(&ids), &options, replayed, next_sequence)?;
+    Ok(Core {
+        fs,
+        manifests_dir: layout.manifests,
+        ids,
+        options,
+        tables,
+        log,
+        snapshots: Arc::new(SnapshotList::default()),
+        gate: WriteGate::default(),
+        signals: Signals::default(),
+        counters: Counters::default(),
+        trees: RwLock::new(trees),
+        admin: Mutex::new(Admin { dropped, lock: Some(lock) }),
+        active_bytes: AtomicUsize::new(memtable_bytes),
+        frozen_bytes: AtomicUsize::new(0),
+        l0_tables: AtomicUsize::new(0),
+        running_inline: Mutex::new(()),
+    })
+}
+
+fn open_trees(manifests: Vec<Manifest>, tables: &Tables) -> Result<BTreeMap<TreeId, Arc<TreeCore>>> {
+    let mut trees = BTreeMap::new();
+    for manifest in manifests {
+        let records = manifest.record().tables.values();
+        let opened = records.map(|record| tables.open(record.clone())).collect::<Result<Vec<_>>>()?;
+        let tree = TreeCore::new(manifest, Version::new(opened));
+        trees.insert(tree.id, Arc::new(tree));
+    }
+    Ok(trees)
+}
+
+/// Trees that the log is applied to.
+struct Recovery<'a> {
+    trees: BTreeMap<TreeId, Arc<TreeCore>>,
+    dropped: HashSet<TreeId>,
+    tables: &'a Tables,
+    budget: usize,
+    memtable_bytes: usize,
+}
+
+impl Recovery<'_> {
+    fn replay_log(&mut self, fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Replayed> {
+        replay(fs, dir, |record, place| self.apply(record, place))
+    }
+
+    fn apply(&mut self, record: Record<'_>, place: Place<'_>) -> Result<()> {
+        let mut seen = Vec::new();
+        for operation in Operations::new(record.batch) {
+            let id = operation.map_err(|damage| place.damage(damage.0))?.tree;
+            if !seen.contains(&id) {
+                seen.push(id);
+            }
+        }
+        for id in seen {
+            match self.trees.get(&id) {
+                // A batch lies on one side of a redo point whole.
+                Some(tree) if record.first_sequence > tree.redo_point() => {
+                    let active = Arc::clone(&tree.state().active);
+                    self.memtable_bytes += apply_part(&active, id, record.batch, record.first_sequence);
+                }
+                Some(_) => {}
+                None if self.dropped.contains(&id) => {}
+                None => return Err(place.damage("a batch writes to a tree that has no manifest")),
+            }
+        }
+        if self.memtable_bytes >= self.budget {
+            self.flush_largest(record.last_sequence())?;
+        }
+        Ok(())
+    }
+
+    /// Flushes the largest memtable; all of the log up to `redo_point` is applied.
+    fn flush_largest(&mut self, redo_point: u64) -> Result<()> {
+        let largest = self.trees.values().max_by_key(|tree| tree.state().active.bytes());
+        let Some(tree) = largest.filter(|tree| !tree.state().active.is_empty()) else { return Ok(()) };
+        tree.freeze(redo_point);
+        let frozen = tree.state().frozen.first().cloned().expect("one was just frozen");
+        // Nobody reads yet: there are no snapshots.
+        let tables = flush::write_out(self.tables, tree, &frozen, Vec::new(), &|| Ok(()))?;
+        flush::install(tree, &frozen, &tables)?;
+        self.memtable_bytes -= frozen.memtable.bytes();
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Figures of an engine.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What an operator wants to know of an engine. Counts and sums are since its opening.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Trees.
+    pub tree_count: usize,
+    /// Bytes of memtables that take writes.
+    pub active_memtable_bytes: u64,
+    /// Bytes of memtables that wait to be flushed.
+    pub frozen_memtable_bytes: u64,
+    /// Segments of the commit log.
+    pub log_segment_count: usize,
+    /// Bytes of the commit log on disk.
+    pub log_bytes: u64,
+    /// Groups of batches synced.
+    pub sync_count: u64,
+    /// Bytes of batches synced.
+    pub synced_bytes: u64,
+    /// Flushes.
+    pub flush_count: u64,
+    /// Bytes of SSTables written by flushes.
+    pub flushed_bytes: u64,
+    /// Compactions that wrote tables.
+    pub compaction_count: u64,
+    /// Compactions that moved tables to the next level as they were.
+    pub move_count: u64,
+    /// Bytes of SSTables read by compactions.
+    pub compaction_read_bytes: u64,
+    /// Bytes of SSTables written by compactions.
+    pub compaction_written_bytes: u64,
+    /// Bytes of decoded blocks in memory.
+    pub block_cache_bytes: u64,
+    /// Microseconds during which writes stalled.
+    pub stalled_us: u64,
+    /// Whether they stall now.
+    pub is_stalled: bool,
+    /// Sequence numbers that snapshots hold.
+    pub snapshot_count: usize,
+    /// The last sequence number that is applied.
+    pub applied_sequence: u64,
+    /// The last one that is durable.
+    pub durable_sequence: u64,
+}
+
+/// What is counted as it happens; the `metrics` crate is told too.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    syncs: AtomicU64,
+    synced_bytes: AtomicU64,
+    flushes: AtomicU64,
+    flushed_bytes: AtomicU64,
+    compactions: AtomicU64,
+    moves: AtomicU64,
+    compaction_read_bytes: AtomicU64,
+    compaction_written_bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn synced(&self, bytes: usize) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.synced_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        metrics::counter!("hayloft_lsm_log_syncs_total").increment(1);
+        metrics::counter!("hayloft_lsm_log_bytes_total").increment(bytes as u64);
+    }
+
+    pub(crate) fn flushed(&self, bytes: u64) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        metrics::counter!("hayloft_lsm_flushes_total").increment(1);
+        metrics::counter!("hayloft_lsm_flushed_bytes_total").increment(bytes);
+    }
+
+    pub(crate) fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("hayloft_lsm_table_moves_total").increment(1);
+    }
+
+    pub(crate) fn compacted(&self, read: u64, written: u64) {
+        self.compactions.fetch_add(1, Ordering::Relaxed);
+        self.compaction_read_bytes.fetch_add(read, Ordering::Relaxed);
+        self.compaction_written_bytes.fetch_add(written, Ordering::Relaxed);
+        metrics::counter!("hayloft_lsm_compactions_total").increment(1);
+        metrics::counter!("hayloft_lsm_compaction_read_bytes_total").increment(read);
+        metrics::counter!("hayloft_lsm_compaction_written_bytes_total").increment(written);
+    }
+
+    /// Fills in what is counted here.
+    pub(crate) fn fill(&self, stats: &mut EngineStats) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        stats.sync_count = get(&self.syncs);
+        stats.synced_bytes = get(&self.synced_bytes);
+        stats.flush_count = get(&self.flushes);
+        stats.flushed_bytes = get(&self.flushed_bytes);
+        stats.compaction_count = get(&self.compactions);
+        stats.move_count = get(&self.moves);
+        stats.compaction_read_bytes = get(&self.compaction_read_bytes);
+        stats.compaction_written_bytes = get(&self.compaction_written_bytes);
+    }
+}

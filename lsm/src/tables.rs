@@ -1,0 +1,89 @@
+//! The SSTables of an engine, as files: written, opened, deleted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::block_cache::BlockCache;
+use crate::file_id::{FileId, FileIds};
+use crate::manifest::TableRecord;
+use crate::sstable::{Table, TableOptions, TableWriter};
+use crate::version::{Sweeper, TABLE_EXTENSION, TableRef};
+use crate::{Options, Result, TreeFormat};
+
+/// Where tables live, and what it takes to write and open one.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    fs: Arc<dyn vfs::FileSystem>,
+    dir: PathBuf,
+    ids: Arc<FileIds>,
+    cache: Arc<BlockCache>,
+    sweeper: Arc<Sweeper>,
+    block_bytes: usize,
+    /// A table below level 0 is closed once it holds this many bytes.
+    pub(crate) table_bytes: u64,
+}
+
+impl Tables {
+    pub(crate) fn new(
+        fs: Arc<dyn vfs::FileSystem>,
+        dir: &Path,
+        ids: Arc<FileIds>,
+        options: &Options,
+    ) -> Self {
+        Self {
+            sweeper: Arc::new(Sweeper::new(Arc::clone(&fs), dir)),
+            fs,
+            dir: dir.to_owned(),
+            ids,
+            cache: Arc::new(BlockCache::new(options.block_cache_bytes as u64)),
+            block_bytes: options.block_bytes,
+            table_bytes: options.table_bytes,
+        }
+    }
+
+    pub(crate) fn cache(&self) -> &BlockCache {
+        &self.cache
+    }
+
+    pub(crate) fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
+    }
+
+    /// Begins a table.
+    pub(crate) fn create(&self, format: &TreeFormat) -> Result<(FileId, TableWriter)> {
+        let id = self.ids.next();
+        let options = TableOptions {
+            filter_key: format.filter_key,
+            block_bytes: self.block_bytes,
+            ..TableOptions::default()
+        };
+        let writer = TableWriter::create(&*self.fs, &id.path(&self.dir, TABLE_EXTENSION), options)?;
+        Ok((id, writer))
+    }
+
+    /// Completes a table and opens it. Its name is durable after [`Tables::sync_names`].
+    pub(crate) fn finish(&self, id: FileId, writer: TableWriter, level: usize) -> Result<Arc<TableRef>> {
+        let finished = writer.finish()?;
+        let record = TableRecord {
+            id,
+            level,
+            file_bytes: finished.file_bytes,
+            sequence_min: finished.properties.sequence_min,
+            sequence_max: finished.properties.sequence_max,
+            key_range: finished.properties.key_range,
+        };
+        let table =
+            Table::open(finished.file, &id.path(&self.dir, TABLE_EXTENSION), Arc::clone(&self.cache))?;
+        Ok(TableRef::new(record, table, &self.sweeper))
+    }
+
+    /// Opens the table that a manifest names.
+    pub(crate) fn open(&self, record: TableRecord) -> Result<Arc<TableRef>> {
+        TableRef::open(record, &self.sweeper, &self.cache)
+    }
+
+    /// Makes the names of finished tables durable.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        Ok(self.fs.sync_dir(&self.dir)?)
+    }
+}

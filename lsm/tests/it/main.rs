@@ -1,0 +1,8 @@
+//! The engine from outside: against a model, through power cuts, under threads.
+
+#![expect(unreachable_pub, reason = "one test binary has no outside")]
+
+mod engine;
+mod model;
+mod power_cut;
+mod threads;
