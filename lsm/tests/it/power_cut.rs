@@ -95,7 +95,7 @@ fn work(fs: &SimulatedFileSystem, epoch: u64, from: u64, until: u64, progress: &
         }
         match number % 12 {
             1 => drop(engine.create_tree(TreeId(PASSING + number), TreeFormat::default())?),
-            2..7 => {
+            2..=7 => {
                 let passing = TreeId(PASSING + number / 12 * 12 + 1);
                 if engine.tree(passing).is_some() {
                     let mut more = WriteBatch::new();
