@@ -194,7 +194,13 @@ impl IndexFile {
         volume_bytes: u64,
         mut apply: impl FnMut(&IndexRecord),
     ) -> Result<Self> {
-        let file = if fs.exists(path)? { fs.open(path, vfs::Access::ReadWrite)? } else { fs.create(path)? };
+        let file = if fs.exists(path)? {
+            fs.open(path, vfs::Access::ReadWrite)?
+        } else {
+            let file = fs.create(path)?;
+            fs.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+            file
+        };
         let mut index_file = Self { file, seed: superblock.checksum_seed(), len: HEADER_BYTES as u64 };
         let file_bytes = index_file.file.len()?;
         let mut header = [0; HEADER_BYTES];

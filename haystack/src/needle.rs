@@ -137,7 +137,8 @@ impl NeedleHeader {
         header[COOKIE_AT..KEY_AT].copy_from_slice(&self.cookie.0.to_le_bytes());
         header[KEY_AT..ALTERNATE_KEY_AT].copy_from_slice(&self.key.0.to_le_bytes());
         header[ALTERNATE_KEY_AT..FLAGS_AT].copy_from_slice(&self.alternate_key.to_le_bytes());
-        header[FLAGS_AT] = u8::from(self.deleted) * FLAG_DELETED | u8::from(self.continued) * FLAG_CONTINUED;
+        header[FLAGS_AT] =
+            (u8::from(self.deleted) * FLAG_DELETED) | (u8::from(self.continued) * FLAG_CONTINUED);
         header[MEDIA_TYPE_AT] = self.media_type.tag();
         header[DATA_SIZE_AT..HEADER_BYTES].copy_from_slice(&self.data_bytes.to_le_bytes());
         header

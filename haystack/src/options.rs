@@ -114,7 +114,7 @@ impl HaystackOptions {
     }
 }
 
-fn within<T: PartialOrd + Display>(
+fn within<T: PartialOrd + Display + Copy>(
     option: &'static str,
     found: T,
     allowed: RangeInclusive<T>,

@@ -136,10 +136,7 @@ impl Writer {
         if let Err(error) = self.core.file().write_all_at(&slices, tail_offset) {
             return Err(self.write_failed(error, tail_offset));
         }
-        self.core.file().sync().map_err(|error| {
-            self.core.poison("sync", &error);
-            error
-        })?;
+        self.core.file().sync().inspect_err(|error| self.core.poison("sync", error))?;
         let bytes = batch.iter().map(Write::bytes).sum::<u64>();
         self.meters.written_bytes.increment(bytes);
         Ok(())

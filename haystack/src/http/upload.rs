@@ -117,7 +117,7 @@ impl Form {
         mut multipart: Multipart<'_>,
         content_length: Option<u64>,
     ) -> Result<(), Refusal> {
-        while let Some(field) = multipart.next_field().await.map_err(broken_form)? {
+        while let Some(field) = multipart.next_field().await.map_err(|error| broken_form(&error))? {
             if field.file_name().is_none() {
                 self.take_text(field).await?;
                 continue;
@@ -135,7 +135,7 @@ impl Form {
 
     async fn take_text(&mut self, mut field: Field<'_>) -> Result<(), Refusal> {
         let mut text = Vec::new();
-        while let Some(piece) = field.chunk().await.map_err(broken_form)? {
+        while let Some(piece) = field.chunk().await.map_err(|error| broken_form(&error))? {
             if text.len() + piece.len() > TEXT_FIELD_BYTES_MAX {
                 let message = format!("a text field may have at most {TEXT_FIELD_BYTES_MAX} bytes");
                 let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "field_too_large", message);
@@ -169,7 +169,7 @@ async fn take_file(
     let filename = field.file_name().and_then(clean_filename);
     let limit = service.options().photo_bytes_max;
     let (_room, mut upload) = room_for(service, content_length).await?;
-    while let Some(piece) = field.chunk().await.map_err(broken_form)? {
+    while let Some(piece) = field.chunk().await.map_err(|error| broken_form(&error))? {
         take(&mut upload, &piece, limit)?;
     }
     if upload.is_empty() && filename.is_none() {
@@ -210,8 +210,8 @@ fn take(upload: &mut BytesMut, piece: &Bytes, limit: u64) -> Result<(), Refusal>
     Ok(())
 }
 
-fn broken_form(error: multer::Error) -> Refusal {
-    if let multer::Error::StreamReadFailed(source) = &error
+fn broken_form(error: &multer::Error) -> Refusal {
+    if let multer::Error::StreamReadFailed(source) = error
         && let Some(body) = source.downcast_ref::<BodyError>()
     {
         return (*body).into();

@@ -1,0 +1,11 @@
+//! Haystack as a whole: stores over files that fail, images, and the door.
+#![expect(unreachable_pub, reason = "a test binary has no public face")]
+
+mod damage;
+mod door;
+mod faults;
+mod images;
+mod power_cut;
+mod row_table;
+mod shelf;
+mod store;
