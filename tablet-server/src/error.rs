@@ -130,12 +130,18 @@ fn storage_status(error: &lsm::Error) -> Status {
         lsm::Error::Poisoned => Status::unavailable(
             "an earlier write failed on the server's disk; it takes no writes until it is restarted",
         ),
+        lsm::Error::Closed => Status::unavailable("the server is stopping"),
+        lsm::Error::BatchTooLarge { .. } | lsm::Error::EntryTooLarge { .. } => {
+            Status::invalid_argument(error.to_string())
+        }
         lsm::Error::Io(source) if source.kind() == io::ErrorKind::StorageFull => {
             Status::resource_exhausted("the server's disk is full")
         }
         error => {
             tracing::error!(error = error as &dyn std::error::Error, "the storage engine failed");
-            Status::internal(format!("the storage engine failed: {error}"))
+            let is_damage = matches!(error, lsm::Error::Damaged { .. });
+            let code = if is_damage { Code::DataLoss } else { Code::Internal };
+            Status::new(code, format!("the storage engine failed: {error}"))
         }
     }
 }
