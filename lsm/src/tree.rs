@@ -1,7 +1,7 @@
 //! One key space: what it is made of now, and reading it.
 //!
 //! A tree is a memtable that takes writes, frozen memtables that wait to be
-//! flushed, and a [`Version`]. The three stand in one [`TreeState`], replaced
+//! flushed, and a `Version`. The three stand in one `TreeState`, replaced
 //! as a whole, so that a reader takes one reference and no lock.
 
 use std::fmt;
