@@ -437,6 +437,20 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes_of_a_manifest() {
+        let fs: Arc<dyn vfs::FileSystem> = Arc::new(vfs::SimulatedFileSystem::new());
+        let mut manifest =
+            Manifest::create(Arc::clone(&fs), Path::new("/"), Arc::new(FileIds::new(3)), record())
+                .expect("created");
+        let edit = Edit { redo_point: 81, removed: vec![FileId { epoch: 2, number: 1 }], ..Edit::default() };
+        manifest.append(&edit).expect("appended");
+        let path = FileId { epoch: 3, number: 1 }.path(Path::new("/"), EXTENSION);
+        let bytes = fs.open(&path, Access::Read).expect("opened").map().expect("mapped");
+        let golden = include_bytes!("../tests/golden/manifest-v1");
+        assert!(bytes[..] == golden[..], "the format has changed: {}", bytes.escape_ascii());
+    }
+
+    #[test]
     fn every_cut_is_damage() {
         let whole = record().encode();
         for end in 0..whole.len() {

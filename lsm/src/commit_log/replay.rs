@@ -170,3 +170,67 @@ fn check_batch(record: &Record<'_>) -> std::result::Result<(), Damage> {
     }
     if count == u64::from(record.count) { Ok(()) } else { Err(Damage("a record counts its writes wrong")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vfs::{FileSystem, SimulatedFileSystem};
+
+    use super::*;
+    use crate::commit_log::segment::encode_record;
+    use crate::commit_log::writer::SegmentWriter;
+    use crate::file_id::FileIds;
+    use crate::{TreeId, WriteBatch};
+
+    fn batch() -> WriteBatch {
+        let mut batch = WriteBatch::new();
+        batch.put(TreeId(1), b"key", b"value");
+        batch.delete_range(TreeId(2), b"a", b"b");
+        batch
+    }
+
+    /// A log of one segment with two groups, of one batch each.
+    fn written() -> SimulatedFileSystem {
+        let fs = SimulatedFileSystem::new();
+        let ids = Arc::new(FileIds::new(7));
+        let descriptor = Descriptor { first_sequence: 5, previous: None };
+        let mut writer =
+            SegmentWriter::create(Arc::new(fs.clone()), Path::new("/"), ids, 1 << 20, descriptor)
+                .expect("created");
+        for first_sequence in [5, 7] {
+            let mut group = Vec::new();
+            encode_record(&mut group, first_sequence, batch().len(), batch().encoded());
+            writer.append(&group, first_sequence + 1).expect("appended");
+        }
+        fs
+    }
+
+    #[test]
+    fn golden_bytes_of_a_segment() {
+        let fs = written();
+        let file = fs.open(&FileId { epoch: 7, number: 1 }.path(Path::new("/"), EXTENSION), Access::Read);
+        let bytes = file.expect("opened").map().expect("mapped");
+        let golden = include_bytes!("../../tests/golden/commit-log-v1");
+        assert!(bytes[..] == golden[..], "the format has changed: {}", bytes.escape_ascii());
+    }
+
+    #[test]
+    fn the_golden_segment_is_replayed() {
+        let fs = SimulatedFileSystem::new();
+        let id = FileId { epoch: 7, number: 1 };
+        let file = fs.create(&id.path(Path::new("/"), EXTENSION)).expect("created");
+        let golden = include_bytes!("../../tests/golden/commit-log-v1");
+        file.write_all_at(&[std::io::IoSlice::new(golden)], 0).expect("written");
+        let mut records = Vec::new();
+        let replayed = replay(&fs, Path::new("/"), |record, _| {
+            assert_eq!(record.batch, batch().encoded());
+            records.push((record.first_sequence, record.count));
+            Ok(())
+        });
+        let replayed = replayed.expect("holds");
+        assert_eq!(records, [(5, 2), (7, 2)]);
+        assert_eq!(replayed.last_sequence, 8);
+        assert_eq!(replayed.previous(), Some((id, golden.len() as u64)));
+    }
+}
