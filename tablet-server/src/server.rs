@@ -327,3 +327,31 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use cluster::lock_service::embedded::EmbeddedLockService;
+    use vfs::{FileSystem, SimulatedFileSystem};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_over_the_bound_is_turned_away_at_once() {
+        let fs: Arc<dyn FileSystem> = Arc::new(SimulatedFileSystem::new());
+        let dir = Path::new("/data");
+        fs.create_dir_all(dir).unwrap();
+        let lock_service = EmbeddedLockService::open(Arc::clone(&fs), &dir.join("lock")).unwrap();
+        let id = ServerId("tablet-server-1".to_owned());
+        let options =
+            TabletServerOptions { request_count_max: 1, ..TabletServerOptions::new(id, dir.join("tablets")) };
+        let (catalog, clock) = (Arc::new(Catalog::new()), crate::clock::system_clock());
+        let server = TabletServer::open(options, fs, &lock_service, catalog, clock).await.unwrap();
+        let under_way = server.admit().unwrap();
+        assert!(matches!(server.sample_bytes(TabletId(1)).await, Err(Error::Busy { .. })));
+        drop(under_way);
+        assert!(matches!(server.sample_bytes(TabletId(1)).await, Err(Error::NotServed { .. })));
+        server.close().await.unwrap();
+    }
+}

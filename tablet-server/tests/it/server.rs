@@ -24,8 +24,7 @@ async fn open(fs: &SimulatedFileSystem) -> Arc<TabletServer> {
     fs.create_dir_all(dir).unwrap();
     let lock_service = EmbeddedLockService::open(Arc::clone(&fs), &dir.join("lock")).unwrap();
     let id = ServerId("tablet-server-1".to_owned());
-    let options =
-        TabletServerOptions { request_count_max: 1, ..TabletServerOptions::new(id, dir.join("tablets")) };
+    let options = TabletServerOptions::new(id, dir.join("tablets"));
     TabletServer::open(options, fs, &lock_service, Arc::new(Catalog::new()), Arc::new(|| 5_000))
         .await
         .unwrap()
@@ -140,16 +139,5 @@ async fn a_range_is_dropped_within_the_tablet_to_the_last_possible_row() {
     let from_c = RowRange { start: "c".into(), end: Bytes::new() };
     server.drop_row_range(TABLET, from_c).await.unwrap();
     assert_eq!(keys(&server).await, ["b"]);
-    server.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_request_over_the_bound_is_turned_away() {
-    let server = open(&SimulatedFileSystem::new()).await;
-    server.create_tablet(assignment("", "")).await.unwrap();
-    let rows = [write("a"), write("b")];
-    let outcomes = tokio::join!(server.mutate_row(TABLET, &rows[0]), server.mutate_row(TABLET, &rows[1]));
-    assert!(matches!(outcomes, (Ok(()), Err(Error::Busy { .. }))), "{outcomes:?}");
-    server.mutate_row(TABLET, &rows[1]).await.unwrap();
     server.close().await.unwrap();
 }
