@@ -7,7 +7,7 @@
 //! ownership older than one that is served.
 //!
 //! The first start makes METADATA itself. Its intent stands in the lock
-//! service's record [`FIRST_START_KEY`] until all of it is done, so that a
+//! service's record `first-start` until all of it is done, so that a
 //! start after a crash does it again with the same tablets.
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //!
 //! Whatever this version does is done when it answers, so every operation is
 //! complete from the beginning; clients that ask again still find it, until
-//! [`OPERATION_COUNT_MAX`] newer ones have come or the master has restarted.
+//! a thousand newer ones have come or the master has restarted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! ReadRows over the tablets of a table, one after the other.
 //!
-//! A scan reads only as its reader takes: a step gives about [`STEP_BYTES`],
+//! A scan reads only as its reader takes: a step gives about half a megabyte,
 //! which is what a slow client holds of the server's memory, and dropping the
 //! scan ends the work. Where a tablet moves away in the middle, the scan goes
 //! on behind the last row it looked at, so no row is missed or repeated.
