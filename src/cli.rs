@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::inspect::Inspect;
+
 /// Rows, photos and hot data on your own machine: Bigtable's API, Haystack's
 /// volumes and a memcached door in one process.
 #[derive(Debug, Parser)]
@@ -24,6 +26,9 @@ pub(crate) enum Command {
     /// finishes what is in flight and exits with 0.
     #[command(after_help = SERVE_HELP)]
     Serve(Settings),
+    /// Look into files of a data directory, offline.
+    #[command(subcommand)]
+    Inspect(Inspect),
     /// Show every setting: its value, its meaning, and its environment variable.
     ///
     /// What it prints is a valid configuration file.

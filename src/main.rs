@@ -7,11 +7,13 @@
 //! - [`serve`]: every role in one process, from binding the doors to the last sync.
 //! - [`bigtable_door`]: gRPC connections.
 //! - [`console`]: health, readiness, metrics.
+//! - [`inspect`]: files of a data directory, offline.
 
 mod bigtable_door;
 mod cli;
 mod config;
 mod console;
+mod inspect;
 mod serve;
 
 use std::process::ExitCode;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => {
             load(&settings).map_err(Into::into).and_then(|config| serve::run(&config).map_err(Into::into))
         }
+        Command::Inspect(what) => inspect::run(&what).map_err(Into::into),
         Command::Config(settings) => {
             load(&settings).map(|config| print_settings(&config)).map_err(Into::into)
         }

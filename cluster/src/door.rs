@@ -48,7 +48,7 @@ pub enum DoorError {
         address: SocketAddr,
     },
     /// The system refused the address.
-    #[error("the {door} door cannot listen on {address}")]
+    #[error("the {door} door cannot listen on {address}; if another program does, choose an address with --{door}-listen")]
     Bind {
         /// The door's name.
         door: &'static str,
