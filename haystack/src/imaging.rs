@@ -4,7 +4,7 @@
 //!
 //! - [`sniff`]: what the bytes are, by their first few.
 //! - [`decode`]: limits first, then pixels.
-//! - [`derive`]: the four sizes.
+//! - [`derive`](mod@derive): the four sizes.
 //! - [`location`]: where a photo was taken, out of the original.
 //!
 //! Image work blocks for a tenth of a second and more, so it never runs on the

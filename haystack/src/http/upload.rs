@@ -4,7 +4,7 @@
 //! it arrives, their rows are written in the end, and if anything fails the
 //! stored ones are deleted again. So a failed form can be sent again as it is.
 //!
-//! Memory is bounded by the permits of [`Haystack::bodies`]: an upload is not
+//! Memory is bounded by the permits that the service hands out: an upload is not
 //! read before there is room for it. A form holds room for one photo at a time.
 
 use std::time::Duration;
