@@ -118,11 +118,14 @@ async fn a_volume_cut_anywhere_keeps_its_whole_photos_and_goes_on() {
             volume.set_len(length).unwrap();
             volume.sync().unwrap();
             let store = open(&fs);
+            let kept = store.stats()[0].volume_bytes;
+            assert_eq!(read_file(&fs, VOLUME).len() as u64, kept, "garbage is left behind the tail");
             let added = store.append(&photo(7)).await.unwrap();
             store.close();
             drop(store);
             let store = open(&fs);
             assert!(is_whole(&store, &added, &photo(7)).await);
+            assert_eq!(store.stats()[0].state, "write-enabled", "a torn tail is no damage");
             for ((id, sizes), end) in photos.iter().zip(&ends) {
                 if *end <= length {
                     assert!(is_whole(&store, id, sizes).await, "cut at {length}");
