@@ -49,4 +49,4 @@ def test_photo_album_verifies_each_size(example, server):
 
 
 def test_thundering_herd_survives(example, server):
-    assert example("thundering_herd", "--address", server.memcached)
+    assert example("thundering_herd", server.memcached)
