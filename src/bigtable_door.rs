@@ -5,6 +5,7 @@ use std::time::Duration;
 use cluster::{Door, Shutdown};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::time::timeout;
 use tonic::service::Routes;
 
 /// Calls under way at once on one connection.
@@ -15,6 +16,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// A peer that is silent this long is asked for a sign of life, and let go
 /// after as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// A peer that has sent nothing at all by then is let go. hyper watches a
+/// connection, and can end it in order, only from its first bytes on.
+const FIRST_BYTE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves `routes` until `shutdown` begins; connections then finish the calls
 /// they have.
@@ -25,6 +29,14 @@ pub(crate) async fn serve(door: Door, routes: Routes, shutdown: Shutdown) {
         let service = TowerToHyperService::new(routes.clone());
         let stop = stop.clone();
         async move {
+            tokio::select! {
+                spoken = timeout(FIRST_BYTE_PATIENCE, stream.readable()) => {
+                    if !matches!(spoken, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+                () = stop.begun() => return,
+            }
             let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)

@@ -88,7 +88,10 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let (served, stop) = (photos.clone(), shutdown.clone());
     tokio::spawn(async move { served.serve(doors.photos, stop).await });
     tokio::spawn(bigtable_door::serve(doors.bigtable, rows.public_routes(), shutdown.clone()));
-    announce(&addresses);
+    tokio::select! {
+        () = photos.wait_until_ready() => announce(&addresses),
+        () = shutdown.begun() => {}
+    }
 
     shutdown.begun().await;
     tracing::info!(connections = shutdown.running_count(), "stopping");

@@ -23,7 +23,6 @@
 //! time share one MutateRows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,7 +35,7 @@ use row_api::data::row_range::{EndKey, StartKey};
 use row_api::data::{Mutation, ReadRowsRequest, RowRange, RowSet};
 use row_api::names::{InstanceName, TableName};
 use row_api::row::Row;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Code, Status};
 
 use crate::error::{Error, Result};
@@ -75,7 +74,7 @@ pub struct Directory {
     rows: RowClient,
     photos: TableName,
     albums: TableName,
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
     writes: mpsc::Sender<RowWrite>,
     /// The other end of `writes`, until [`Directory::start`].
     waiting: Mutex<Option<mpsc::Receiver<RowWrite>>>,
@@ -92,7 +91,7 @@ impl Directory {
             rows,
             photos,
             albums,
-            ready: AtomicBool::new(false),
+            ready: watch::Sender::new(false),
             writes,
             waiting: Mutex::new(Some(waiting)),
         }
@@ -109,7 +108,7 @@ impl Directory {
                 () = shutdown.begun() => return,
                 () = directory.create_tables() => {}
             }
-            directory.ready.store(true, Ordering::Release);
+            directory.ready.send_replace(true);
             tracing::info!("the photo directory answers");
             let mut batch = Vec::new();
             while waiting.recv_many(&mut batch, BATCH_ROW_COUNT_MAX).await > 0 {
@@ -120,7 +119,17 @@ impl Directory {
 
     /// Whether the tables are there.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        *self.ready.borrow()
+    }
+
+    /// Returns once the tables are there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe to drop and to call again.
+    pub async fn wait_until_ready(&self) {
+        let known = self.ready.subscribe().wait_for(|ready| *ready).await.is_ok();
+        debug_assert!(known, "the sender lives in self");
     }
 
     async fn create_tables(&self) {

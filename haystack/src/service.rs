@@ -107,6 +107,16 @@ impl Haystack {
         http::serve(self.clone(), door, shutdown).await;
     }
 
+    /// Returns once uploads are taken: [`Haystack::serve`] has found the row
+    /// service and made the directory's tables.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe to drop and to call again.
+    pub async fn wait_until_ready(&self) {
+        self.inner.directory.wait_until_ready().await;
+    }
+
     /// Writes what is queued and ends the volumes' writers. Call it after
     /// `shutdown` has drained: later uploads and deletes are refused.
     pub async fn close(&self) {

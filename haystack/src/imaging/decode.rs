@@ -57,6 +57,9 @@ pub fn decode(bytes: &[u8], media_type: MediaType, pixel_count_max: u64) -> Resu
     let damaged = |error: ImageError| Error::DamagedImage { format, found: error.to_string() };
     let reader = Cursor::new(bytes);
     match media_type {
+        MediaType::Jpeg if jpeg_breaks_off(bytes) => {
+            Err(Error::DamagedImage { format, found: "the file ends in the middle of the image".to_owned() })
+        }
         MediaType::Jpeg => decode_with(JpegDecoder::new(reader).map_err(damaged)?, format, pixel_count_max),
         MediaType::Png => {
             let limits = limits(pixel_count_max);
@@ -66,6 +69,36 @@ pub fn decode(bytes: &[u8], media_type: MediaType, pixel_count_max: u64) -> Resu
         MediaType::Webp => decode_with(WebPDecoder::new(reader).map_err(damaged)?, format, pixel_count_max),
         MediaType::Gif => decode_with(GifDecoder::new(reader).map_err(damaged)?, format, pixel_count_max),
         MediaType::OctetStream => Err(Error::NotAnImage { found: "data of an unknown kind" }),
+    }
+}
+
+/// Whether a JPEG file ends before its end marker (ITU T.81, B.1.1.3). The decoder
+/// makes the missing part gray, so an upload that broke off would pass for a photo.
+/// What is no JPEG structure at all is left to the decoder.
+fn jpeg_breaks_off(image: &[u8]) -> bool {
+    const END_OF_IMAGE: u8 = 0xd9;
+    const START_OF_SCAN: u8 = 0xda;
+    let mut rest = &image[image.len().min(2)..];
+    loop {
+        match *rest {
+            [] | [0xff] => return true,
+            [0xff, 0xff, ..] => rest = &rest[1..],
+            [0xff, END_OF_IMAGE, ..] => return false,
+            [0xff, 0x01 | 0xd0..=0xd7, ..] => rest = &rest[2..],
+            [0xff, marker, high, low, ..] => {
+                let Some(after) = rest.get(2 + usize::from(u16::from_be_bytes([high, low]))..) else {
+                    return true;
+                };
+                rest = after;
+                if marker == START_OF_SCAN {
+                    let next = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7);
+                    let Some(coded) = rest.windows(2).position(next) else { return true };
+                    rest = &rest[coded..];
+                }
+            }
+            [0xff, ..] => return true,
+            _ => return false,
+        }
     }
 }
 
@@ -120,4 +153,27 @@ fn eight_bits(pixels: DynamicImage) -> DynamicImage {
 fn profile_fits(profile: &[u8], pixels: &DynamicImage) -> bool {
     let expected: &[u8] = if pixels.color().has_color() { b"RGB " } else { b"GRAY" };
     profile.get(16..20) == Some(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jpeg_cut_anywhere_is_damaged() {
+        let pixels: Vec<u8> =
+            (0..40 * 30 * 3u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for progressive in [false, true] {
+            let mut whole = Vec::new();
+            let mut encoder = jpeg_encoder::Encoder::new(&mut whole, 90);
+            encoder.set_progressive(progressive);
+            encoder.encode(&pixels, 40, 30, jpeg_encoder::ColorType::Rgb).unwrap();
+            assert!(decode(&whole, MediaType::Jpeg, 10_000).is_ok());
+            for length in 2..whole.len() {
+                assert!(jpeg_breaks_off(&whole[..length]), "cut at {length}, progressive: {progressive}");
+            }
+            whole.extend(b"what a camera appends");
+            assert!(decode(&whole, MediaType::Jpeg, 10_000).is_ok());
+        }
+    }
 }
