@@ -98,6 +98,10 @@ impl Compiler<'_> {
                     check_set(&format_args!("{field}.strip_value_transformer"), *set)?;
                     Leaf::StripValue
                 }
+                Some(Filter::RowKeyRegexFilter(pattern)) if pattern.is_empty() => {
+                    let why = "is empty, as no row key is";
+                    return Err(limits::refuse(format_args!("{field}.row_key_regex_filter"), why));
+                }
                 Some(Filter::RowKeyRegexFilter(pattern)) => {
                     Leaf::RowKey(self.pattern(&format_args!("{field}.row_key_regex_filter"), pattern)?)
                 }
@@ -247,14 +251,17 @@ fn apply_label(field: &dyn fmt::Display, label: &str) -> Result<Leaf, Status> {
     Ok(Leaf::Label(label.into()))
 }
 
-/// Whether `filter` gives its cells a label.
+/// Whether `filter` or any filter within it applies a label.
 fn labels(filter: &data::RowFilter) -> bool {
     match &filter.filter {
         Some(Filter::ApplyLabelTransformer(_)) => true,
         Some(Filter::Chain(chain)) => chain.filters.iter().any(labels),
         Some(Filter::Interleave(interleave)) => interleave.filters.iter().any(labels),
         Some(Filter::Condition(condition)) => {
-            [&condition.true_filter, &condition.false_filter].into_iter().flatten().any(|part| labels(part))
+            [&condition.predicate_filter, &condition.true_filter, &condition.false_filter]
+                .into_iter()
+                .flatten()
+                .any(|part| labels(part))
         }
         _ => false,
     }

@@ -48,6 +48,11 @@ fn pattern() -> impl Strategy<Value = &'static str> {
     select(PATTERNS).prop_map(|(pattern, _)| pattern)
 }
 
+/// A pattern for row keys, which must not be empty.
+fn row_pattern() -> impl Strategy<Value = &'static str> {
+    pattern().prop_map(|pattern| if pattern.is_empty() { "a|x" } else { pattern })
+}
+
 fn column_range() -> impl Strategy<Value = Kind> {
     let end = || (0..3u8, select(&QUALIFIERS[..]));
     (select(&["fa", "fb", "gone", "none"][..]), end(), end()).prop_map(|(family, start, end)| {
@@ -89,7 +94,7 @@ fn simple_filter() -> impl Strategy<Value = data::RowFilter> {
     prop_oneof![
         Just(Kind::PassAllFilter(true)),
         Just(Kind::BlockAllFilter(true)),
-        pattern().prop_map(|pattern| Kind::RowKeyRegexFilter(key(pattern))),
+        row_pattern().prop_map(|pattern| Kind::RowKeyRegexFilter(key(pattern))),
         pattern().prop_map(|pattern| Kind::FamilyNameRegexFilter(pattern.to_owned())),
         pattern().prop_map(|pattern| Kind::ColumnQualifierRegexFilter(key(pattern))),
         pattern().prop_map(|pattern| Kind::ValueRegexFilter(key(pattern))),

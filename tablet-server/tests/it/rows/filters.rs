@@ -164,6 +164,7 @@ fn refusals_name_the_path() {
             chain(vec![label("a"), interleave(vec![label("b"), pass()])]),
             "filter.chain: has more than one filter with an apply_label_transformer",
         ),
+        (filter(Kind::RowKeyRegexFilter(key(""))), "filter.row_key_regex_filter: is empty, as no row key is"),
         (deep, "filter: filters nested within each other, at most 20 deep"),
         (qualifier(&"x".repeat(20_480)), "filter: 20484 bytes, at most 20480"),
     ];
