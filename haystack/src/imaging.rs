@@ -109,11 +109,6 @@ impl Imaging {
 pub fn render(upload: &Bytes, options: &ImagingOptions) -> Result<Vec<Rendition>> {
     let media_type = sniff::image_type(upload)?;
     let picture = decode::decode(upload, media_type, options.pixel_count_max)?;
-    // The decoder fills up what a broken upload lacks; nobody wants to keep that.
-    if media_type == MediaType::Jpeg && !location::jpeg_is_complete(upload) {
-        let found = "it breaks off before its end".to_owned();
-        return Err(Error::DamagedImage { format: media_type.name(), found });
-    }
     let (width, height) = picture.shown_size();
     let data = match options.originals_untouched {
         true => upload.clone(),

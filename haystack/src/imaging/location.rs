@@ -59,11 +59,6 @@ fn mentions_gps(xmp: &[u8]) -> bool {
     xmp.windows(3).any(|window| window == b"GPS")
 }
 
-/// Whether the JPEG image at the start of `image` goes on to its end marker.
-pub fn jpeg_is_complete(image: &[u8]) -> bool {
-    jpeg_image_edits(image, 0, &mut Vec::new()).is_some()
-}
-
 /// Walks the segments of a JPEG file and of JPEG images right after it.
 fn jpeg_edits(image: &[u8]) -> Vec<Edit> {
     let mut edits = Vec::new();
