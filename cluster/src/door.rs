@@ -48,7 +48,9 @@ pub enum DoorError {
         address: SocketAddr,
     },
     /// The system refused the address.
-    #[error("the {door} door cannot listen on {address}; if another program does, choose an address with --{door}-listen")]
+    #[error(
+        "the {door} door cannot listen on {address}; if another program does, choose an address with --{door}-listen"
+    )]
     Bind {
         /// The door's name.
         door: &'static str,
