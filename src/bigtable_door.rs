@@ -29,9 +29,11 @@ pub(crate) async fn serve(door: Door, routes: Routes, shutdown: Shutdown) {
         let service = TowerToHyperService::new(routes.clone());
         let stop = stop.clone();
         async move {
+            // Readiness alone may be reported before anything has come.
+            let first_byte = &mut [0];
             tokio::select! {
-                spoken = timeout(FIRST_BYTE_PATIENCE, stream.readable()) => {
-                    if !matches!(spoken, Ok(Ok(()))) {
+                spoken = timeout(FIRST_BYTE_PATIENCE, stream.peek(first_byte)) => {
+                    if !matches!(spoken, Ok(Ok(1))) {
                         return;
                     }
                 }

@@ -300,7 +300,10 @@ class Round:
                     cache.set(key, cache_value(key, random_.randrange(1000)))
                     self.ledger.count("cache sets")
                 else:
-                    check_cached(key, cache.get(key))
+                    value = cache.get(key)
+                    check_cached(key, value)
+                    if value is not None:
+                        self.ledger.check("cache values")
         finally:
             cache.close()
 

@@ -44,7 +44,7 @@ def test_webtable_loads_real_pages_and_answers_questions(example, server):
 def test_photo_album_verifies_each_size(example, server):
     if not photographs():
         pytest.skip("no photographs under target/test-photos (./test fetches them)")
-    printed = example("photo_album", str(photographs()[0].parent), "--address", server.photos)
+    printed = example("photo_album", "--dir", str(photographs()[0].parent), "--server", server.url("photos", ""))
     assert str(len(photographs())) in printed
 
 
