@@ -1,7 +1,7 @@
 //! What this process was told, from four places: built-in defaults, a TOML
 //! file, the environment, flags. Later places win.
 //!
-//! [`keys`] lists every setting once, with its meaning and its range; [`file`]
+//! [`keys`] lists every setting once, with its meaning and its range; [`mod@file`]
 //! and [`environment`] look names up there, so a misspelt one is refused with
 //! its place whatever door it came through.
 

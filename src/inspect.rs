@@ -16,7 +16,7 @@ pub(crate) enum Inspect {
     ///
     /// Exits with 1 if it is damaged, naming each place by its offset.
     Sstable {
-        /// The file, such as hayloft-data/tablet-server/tables/<epoch>-<number>.sst
+        /// The file, one of hayloft-data/tablet-server/tables/*.sst
         path: PathBuf,
         /// Print every write as well: sequence, key, and the value's size.
         #[arg(long)]
