@@ -1,7 +1,8 @@
-//! Generates the server half of Bigtable's four gRPC services.
+//! Generates the server half of Bigtable's four gRPC services, and the client half
+//! of that which has messages of our own.
 //!
-//! The message crates carry only clients, and protoc is no part of this build,
-//! so the services are described here as a table of RPC names: the request of
+//! The message crates carry only clients, of their own messages, and protoc is no
+//! part of this build, so the services are described here as a table of RPC names: the request of
 //! `Foo` is `FooRequest` and its answer `FooResponse` unless the row says
 //! otherwise. An RPC that no role implements answers UNIMPLEMENTED with a
 //! sentence that names it.
@@ -87,6 +88,15 @@ impl Service {
         assert_eq!(stubs, self.rpcs.len(), "tonic no longer writes one stub an RPC");
         named
     }
+
+    /// The service's client module as Rust source.
+    fn generate_client(&self) -> String {
+        tonic_build::CodeGenBuilder::new()
+            .emit_package(true)
+            .build_transport(false)
+            .generate_client(&self.describe(), "")
+            .to_string()
+    }
 }
 
 fn snake_case(name: &str) -> String {
@@ -107,6 +117,8 @@ fn main() {
         let file = out_dir.join(format!("{}.rs", service.name));
         std::fs::write(&file, service.generate()).expect("OUT_DIR is writable");
     }
+    std::fs::write(out_dir.join("BigtableClient.rs"), BIGTABLE.generate_client())
+        .expect("OUT_DIR is writable");
 }
 
 const BIGTABLE: Service = Service {

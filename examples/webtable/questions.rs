@@ -107,5 +107,5 @@ fn newest() -> RowFilter {
 }
 
 fn only(filter: Filter) -> RowFilter {
-    RowFilter { filter: Some(filter) }
+    filter.into()
 }

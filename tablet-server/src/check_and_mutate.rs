@@ -16,7 +16,7 @@ use crate::schema::TableSchema;
 #[derive(Clone, Debug)]
 pub struct CheckAndMutate {
     row_key: Bytes,
-    /// Passes the first cell of what the request asks about.
+    /// Passes the first cell of what the request asks about, and what sinks let out.
     predicate: Filter,
     on_match: Option<RowMutations>,
     otherwise: Option<RowMutations>,
@@ -29,7 +29,7 @@ impl CheckAndMutate {
     ///
     /// - INVALID_ARGUMENT: a limit, a missing field, no mutation at all.
     /// - NOT_FOUND: a family that the table does not have.
-    /// - UNIMPLEMENTED: an aggregate mutation or a sink.
+    /// - UNIMPLEMENTED: an aggregate mutation.
     pub fn check(
         schema: &TableSchema,
         request: data::CheckAndMutateRowRequest,

@@ -56,8 +56,8 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// - INVALID_ARGUMENT: a limit, a pattern, a range, a missing part.
-    /// - UNIMPLEMENTED: a sink.
+    /// INVALID_ARGUMENT: a limit, a pattern, a range, a missing part, a sink in a
+    /// condition, a filter that this version does not know.
     pub fn compile(
         field: &str,
         filter: Option<&data::RowFilter>,
@@ -151,6 +151,6 @@ impl Filter {
         if self.0.rest.is_empty() || cells.is_empty() {
             return Ok(cells);
         }
-        node::Evaluation::new(row_key, sample_seed).chain(&self.0.rest, cells)
+        node::Evaluation::new(row_key, sample_seed).whole(&self.0.rest, cells)
     }
 }

@@ -4,6 +4,8 @@
 //! empty end past every row: after `k` exclusive means from `k` and a zero byte
 //! on, up to `k` inclusive means before that key.
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use lsm::KeyRange;
 use row_api::data;
@@ -24,6 +26,15 @@ pub struct RowRange {
 }
 
 impl RowRange {
+    /// Checks `range`, which stands at `field`. An empty end of either kind is none.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for an overlong key and a range that ends before it starts.
+    pub fn check(field: &str, range: &data::RowRange) -> Result<Self, Status> {
+        check_range(&field, range)
+    }
+
     /// The one row `key`.
     pub fn single(key: Bytes) -> Self {
         let end = next_key(&key);
@@ -105,7 +116,7 @@ impl RowSet {
             ranges.push(RowRange::single(key.clone()).into());
         }
         for (index, range) in rows.row_ranges.iter().enumerate() {
-            ranges.push(check_range(field, index, range)?.into());
+            ranges.push(check_range(&format_args!("{field}.row_ranges[{index}]"), range)?.into());
         }
         Ok(Self { ranges: KeyRanges::union(ranges).into_ranges().into_iter().map(RowRange::from).collect() })
     }
@@ -141,7 +152,7 @@ fn next_key(key: &[u8]) -> Bytes {
     next.freeze()
 }
 
-fn check_range(field: &str, index: usize, range: &data::RowRange) -> Result<RowRange, Status> {
+fn check_range(field: &dyn fmt::Display, range: &data::RowRange) -> Result<RowRange, Status> {
     let (start, start_name) = match &range.start_key {
         None => (Bytes::new(), "start_key"),
         Some(StartKey::StartKeyClosed(key)) => (key.clone(), "start_key_closed"),
@@ -153,13 +164,11 @@ fn check_range(field: &str, index: usize, range: &data::RowRange) -> Result<RowR
         Some(EndKey::EndKeyOpen(key)) => (key.clone(), "end_key_open"),
     };
     for (key, name) in [(&start, start_name), (&end, end_name)] {
-        let path = format_args!("{field}.row_ranges[{index}].{name}");
-        limits::check_at_most(path, key.len(), limits::ROW_KEY_BYTES_MAX, "bytes")?;
+        limits::check_at_most(format_args!("{field}.{name}"), key.len(), limits::ROW_KEY_BYTES_MAX, "bytes")?;
     }
     // An empty end of either kind is none: clients leave the bytes empty to say so.
     if !end.is_empty() && start > end {
-        let path = format_args!("{field}.row_ranges[{index}]");
-        return Err(limits::refuse(path, format_args!("{start_name} is after {end_name}")));
+        return Err(limits::refuse(field, format_args!("{start_name} is after {end_name}")));
     }
     Ok(RowRange {
         start: match &range.start_key {

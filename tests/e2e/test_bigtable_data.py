@@ -392,6 +392,23 @@ def test_samples_name_the_splits_and_the_end(new_table):
     assert offsets == sorted(offsets)
 
 
+@pytest.mark.hayloft_only("the emulator samples rows at random")
+@pytest.mark.parametrize(
+    ("row_range", "expected"),
+    [
+        (RowRange("h", "j"), [b"j"]),
+        (RowRange("a", "h"), [b"g", b"h"]),
+        (RowRange("g", "p"), [b"p"]),
+        (RowRange("h"), [b"p", b""]),
+        (RowRange(None, "g", end_is_inclusive=True), [b"g"]),
+    ],
+    ids=str,
+)
+def test_samples_of_a_range_end_with_its_end(new_table, row_range, expected):
+    table = new_table(splits=[b"g", b"p"])
+    assert [key for key, _ in table.sample_row_keys(row_range=row_range)] == expected
+
+
 def test_ping_and_warm_answers(raw_data, instance_name):
     raw_data.ping_and_warm(request={"name": instance_name})
 

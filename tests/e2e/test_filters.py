@@ -1,4 +1,4 @@
-"""Every filter but sink and value bitmask, through the official client, against results worked out by hand.
+"""Every filter, through the official client, against results worked out by hand.
 
 One table serves all: FARM below, as {row: {family: {qualifier: {timestamp in µs: value}}}}.
 """
@@ -110,6 +110,8 @@ CASES = {
         ["barn a:one@3"],
     ),
     "value range from": (f.ValueRangeFilter(b"under"), ["barn b:one@1", "barn b:three@2"]),
+    "value bitmask": (f.ValueBitmaskFilter(b"\x30\x32"), ["barn a:two@2", "coop b:two@2"]),
+    "value bitmask of another length than any value": (f.ValueBitmaskFilter(b"\x00" * 9), []),
     "newest of each column": (
         NEWEST,
         ["barn a:one@3", "barn a:two@2", "barn b:one@1", "barn b:three@4", *BYRE, *COOP],
@@ -166,6 +168,15 @@ def test_interleave_keeps_a_cell_that_two_branches_yield(farm):
     ]
 
 
+@pytest.mark.hayloft_only("the emulator has no sinks")
+def test_a_sink_lets_cells_out_past_what_follows(farm):
+    aged = f.RowFilterChain([f.ValueRegexFilter("old"), f.ApplyLabelFilter("aged"), f.SinkFilter(True)])
+    found = read(farm, f.RowFilterChain([FAMILY_A, f.RowFilterUnion([aged, f.PassAllFilter(True)]), NEWEST]))
+    assert sorted(found) == sorted(
+        ["barn a:one@3", "barn a:one@1~aged", "barn a:two@2", "byre a:one@1", "byre a:one@1~aged"]
+    )
+
+
 def test_strip_empties_values_only(farm):
     rows = farm.read_rows(ReadRowsQuery(row_filter=f.StripValueTransformerFilter(True)))
     assert {cell.value for row in rows for cell in row} == {b""}
@@ -198,6 +209,8 @@ REFUSED = {
     "a label of 16 letters": {"apply_label_transformer": "sixteen-letters-"},
     "a timestamp range off the millisecond": {"timestamp_range_filter": {"start_timestamp_micros": 1500}},
     "a condition without a predicate": {"condition": {"true_filter": {"pass_all_filter": True}}},
+    "a sink in a condition": {"condition": {"predicate_filter": {"sink": True}}},
+    "a sink, not": {"sink": False},
     "20 KiB and more": {"value_regex_filter": b"x" * 20481},
 }
 

@@ -4,7 +4,8 @@
 //! the filter makes of a row's cells is what it makes of those in the set. For a
 //! run of leaves it holds because column filters before the first filter that
 //! counts the row's cells commute with all else there, and nothing else gets
-//! past them; an interleave and a condition look at a row only through their parts.
+//! past them; an interleave and a condition look at a row only through their parts,
+//! and a sink lets out what reaches it and no more.
 
 use std::ops::Bound;
 
@@ -39,6 +40,7 @@ fn of_node(node: &Node) -> KeyRanges {
         Node::Condition { predicate, on_match, otherwise } => union(
             [Some(predicate), on_match.as_ref(), otherwise.as_ref()].into_iter().flatten().map(AsRef::as_ref),
         ),
+        Node::Sink => KeyRanges::all(),
     }
 }
 

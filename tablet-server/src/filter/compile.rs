@@ -31,7 +31,7 @@ pub(super) fn compile(
     limits::check_at_most(field, filter.encoded_len(), limits::FILTER_BYTES_MAX, "bytes")?;
     let pattern_count = count_patterns(field, filter, 1)?;
     let pattern_bytes_max = (PATTERNS_BYTES_MAX / pattern_count.max(1)).min(PATTERN_BYTES_MAX);
-    let mut compiler = Compiler { schema, pattern_bytes_max, samples: 0 };
+    let mut compiler = Compiler { schema, pattern_bytes_max, samples: 0, in_condition: false };
     Ok(vec![compiler.node(&field, filter)?])
 }
 
@@ -67,10 +67,16 @@ struct Compiler<'a> {
     pattern_bytes_max: usize,
     /// Sample filters so far; each draws for itself.
     samples: u64,
+    /// Whether what is compiled stands in a condition.
+    in_condition: bool,
 }
 
 impl Compiler<'_> {
     fn node(&mut self, field: &dyn fmt::Display, filter: &data::RowFilter) -> Result<Node, Status> {
+        if let Some(unknown) = filter.unknown_field {
+            let why = format_args!("has field {unknown}, which this version does not know");
+            return Err(limits::refuse(field, why));
+        }
         let leaf =
             match filter.filter.as_ref() {
                 None => return Ok(Node::Leaves(Vec::new())),
@@ -82,9 +88,13 @@ impl Compiler<'_> {
                 Some(Filter::Condition(condition)) => {
                     return self.condition(&format!("{field}.condition"), condition);
                 }
-                Some(Filter::Sink(_)) => {
-                    let why = "this server does not apply sink filters yet";
-                    return Err(Status::unimplemented(format!("{field}.sink: {why}")));
+                Some(Filter::Sink(set)) => {
+                    let field = format_args!("{field}.sink");
+                    check_set(&field, *set)?;
+                    if self.in_condition {
+                        return Err(limits::refuse(field, "stands in a condition, where no sink may"));
+                    }
+                    return Ok(Node::Sink);
                 }
                 Some(Filter::PassAllFilter(set)) => {
                     check_set(&format_args!("{field}.pass_all_filter"), *set)?;
@@ -118,6 +128,7 @@ impl Compiler<'_> {
                 Some(Filter::ColumnRangeFilter(range)) => self.column_range(field, range)?,
                 Some(Filter::TimestampRangeFilter(range)) => timestamp_range(field, *range)?,
                 Some(Filter::ValueRangeFilter(range)) => value_range(range),
+                Some(Filter::ValueBitmaskFilter(bitmask)) => Leaf::ValueBitmask(bitmask.mask.clone()),
                 Some(Filter::CellsPerRowOffsetFilter(count)) => Leaf::CellsPerRowOffset(count_of_at_least(
                     0,
                     &format_args!("{field}.cells_per_row_offset_filter"),
@@ -160,6 +171,7 @@ impl Compiler<'_> {
         let predicate = condition.predicate_filter.as_deref().ok_or_else(|| {
             limits::refuse(format_args!("{field}.predicate_filter"), "is missing, a condition needs one")
         })?;
+        let within = std::mem::replace(&mut self.in_condition, true);
         let mut part = |name: &str, filter: &data::RowFilter| {
             self.node(&format_args!("{field}.{name}"), filter).map(Box::new)
         };
@@ -168,6 +180,7 @@ impl Compiler<'_> {
             condition.true_filter.as_ref().map(|filter| part("true_filter", filter)).transpose()?;
         let otherwise =
             condition.false_filter.as_ref().map(|filter| part("false_filter", filter)).transpose()?;
+        self.in_condition = within;
         Ok(Node::Condition { predicate, on_match, otherwise })
     }
 

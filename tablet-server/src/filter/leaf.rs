@@ -45,6 +45,8 @@ pub(super) enum Leaf {
         start: Bound<Bytes>,
         end: Bound<Bytes>,
     },
+    /// Values of the mask's length that have all of its bits.
+    ValueBitmask(Bytes),
     CellsPerRowOffset(u64),
     CellsPerRowLimit(u64),
     CellsPerColumnLimit(u64),
@@ -196,6 +198,7 @@ impl LeafStates {
                 Leaf::TimestampRange { end_us, .. } => end_us.is_none_or(|end_us| timestamp_us < end_us),
                 Leaf::Value(pattern) => pattern.matches(value),
                 Leaf::ValueRange { start, end } => within(start, end, value),
+                Leaf::ValueBitmask(mask) => has_bits(mask, value),
                 Leaf::StripValue => {
                     value = &[];
                     true
@@ -228,6 +231,10 @@ impl LeafStates {
         }
         Verdict { take: true, next }
     }
+}
+
+fn has_bits(mask: &[u8], value: &[u8]) -> bool {
+    value.len() == mask.len() && value.iter().zip(mask).all(|(value, mask)| value & mask == *mask)
 }
 
 fn within(start: &Bound<Bytes>, end: &Bound<Bytes>, bytes: &[u8]) -> bool {

@@ -22,6 +22,9 @@ pub(super) enum Node {
     Interleave(Vec<Node>),
     /// One of two filters, by whether a third passes anything. An absent one passes nothing.
     Condition { predicate: Box<Node>, on_match: Option<Box<Node>>, otherwise: Option<Box<Node>> },
+    /// The way out: cells go from here straight into the whole filter's output,
+    /// and none to what follows.
+    Sink,
 }
 
 impl Node {
@@ -55,15 +58,30 @@ pub(super) struct Evaluation<'a> {
     row_key: &'a Bytes,
     sample_seed: u64,
     copies_left: usize,
+    /// What sinks have let out.
+    sunk: Vec<Cell>,
 }
 
 impl<'a> Evaluation<'a> {
     pub(super) fn new(row_key: &'a Bytes, sample_seed: u64) -> Self {
-        Self { row_key, sample_seed, copies_left: COPIES_MAX }
+        Self { row_key, sample_seed, copies_left: COPIES_MAX, sunk: Vec::new() }
+    }
+
+    /// What the whole filter, `nodes` in sequence, leaves of `cells`, and what its
+    /// sinks let out on the way.
+    pub(super) fn whole(mut self, nodes: &[Node], cells: Vec<Cell>) -> Result<Vec<Cell>> {
+        let mut passed = self.chain(nodes, cells)?;
+        if self.sunk.is_empty() {
+            return Ok(passed);
+        }
+        self.sunk.append(&mut passed);
+        // Stable: sinks in their order, then what came through.
+        self.sunk.sort_by(|a, b| position(a).cmp(&position(b)));
+        Ok(self.sunk)
     }
 
     /// What `nodes`, in sequence, leave of `cells`.
-    pub(super) fn chain(&mut self, nodes: &[Node], cells: Vec<Cell>) -> Result<Vec<Cell>> {
+    fn chain(&mut self, nodes: &[Node], cells: Vec<Cell>) -> Result<Vec<Cell>> {
         let mut cells = cells;
         for node in nodes {
             cells = self.apply(node, &cells)?;
@@ -100,6 +118,11 @@ impl<'a> Evaluation<'a> {
                     None => Ok(Vec::new()),
                 }
             }
+            Node::Sink => {
+                self.charge(cells.len())?;
+                self.sunk.extend_from_slice(cells);
+                Ok(Vec::new())
+            }
         }
     }
 
@@ -118,7 +141,7 @@ impl<'a> Evaluation<'a> {
             for cell in column_cells {
                 let verdict = states.judge(leaves, cell.timestamp_us, &cell.value);
                 if verdict.take {
-                    self.copies_left = self.copies_left.checked_sub(1).ok_or_else(|| self.too_large())?;
+                    self.charge(1)?;
                     let mut cell = cell.clone();
                     transform.apply(&mut cell);
                     passed.push(cell);
@@ -133,8 +156,18 @@ impl<'a> Evaluation<'a> {
         Ok(passed)
     }
 
-    fn too_large(&self) -> Error {
-        Error::RowTooLarge { row_key: self.row_key.clone(), bytes_max: limits::ROW_BYTES_MAX }
+    /// Counts cells that are about to be copied.
+    fn charge(&mut self, cell_count: usize) -> Result<()> {
+        match self.copies_left.checked_sub(cell_count) {
+            Some(left) => {
+                self.copies_left = left;
+                Ok(())
+            }
+            None => {
+                let row_key = self.row_key.clone();
+                Err(Error::RowTooLarge { row_key, bytes_max: limits::ROW_BYTES_MAX })
+            }
+        }
     }
 }
 

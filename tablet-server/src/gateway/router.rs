@@ -8,7 +8,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use row_api::data;
 use tokio::time::Instant;
 
@@ -20,6 +19,7 @@ use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
 use crate::row::Row;
 use crate::row_server::ReadRequest;
+use crate::row_set::RowRange;
 use crate::schema::TableSchema;
 
 /// How long a request looks for a tablet that nobody serves.
@@ -113,23 +113,24 @@ impl Router {
         self.at_tablet(table, Place::At(row_key), send).await
     }
 
-    /// The tablets of `table` in order, each with its bytes in memory and on disk, roughly.
+    /// The tablets of `table` that hold rows of `rows`, in order, each with its
+    /// bytes in memory and on disk, roughly.
     ///
     /// # Errors
     ///
     /// [`Error`].
-    pub async fn sample(&self, table: &Table) -> Result<Vec<(Arc<Location>, u64)>> {
+    pub async fn sample(&self, table: &Table, rows: &RowRange) -> Result<Vec<(Arc<Location>, u64)>> {
         let ask = |location: Arc<Location>| async move {
             let bytes = location.server.sample_bytes(location.tablet).await?;
             Ok((location, bytes))
         };
         let mut samples = Vec::new();
-        let mut start = Bytes::new();
+        let mut start = rows.start.clone();
         loop {
             let (location, bytes) = self.at_tablet(table, Place::At(&start), ask).await?;
             start = location.range.end.clone();
             samples.push((location, bytes));
-            if start.is_empty() {
+            if start.is_empty() || (!rows.end.is_empty() && rows.end <= start) {
                 return Ok(samples);
             }
         }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use row_api::data;
 use row_api::data::bigtable_server::{Bigtable, BigtableServer};
+use row_api::data::row_range::EndKey;
 use row_api::names::{InstanceName, TableName};
 use row_api::rpc;
 use tonic::codegen::BoxStream;
@@ -120,10 +121,19 @@ impl RowService {
         request: data::SampleRowKeysRequest,
     ) -> Result<BoxStream<data::SampleRowKeysResponse>, Status> {
         let table = self.table(&request.table_name, &request.authorized_view_name)?;
-        let samples = self.router.sample(&table).await?;
+        let asked = request.row_range.unwrap_or_default();
+        let start = RowRange::check("row_range", &asked)?.start;
+        let end = match asked.end_key {
+            Some(EndKey::EndKeyClosed(key) | EndKey::EndKeyOpen(key)) => key,
+            None => Bytes::new(),
+        };
+        let rows = RowRange { start, end };
+        let samples = self.router.sample(&table, &rows).await?;
         let answers = samples.into_iter().scan(0_i64, |offset_bytes, (location, bytes)| {
             *offset_bytes = offset_bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
-            let row_key = location.range.end.clone();
+            let tablet_end = &location.range.end;
+            let last = !rows.end.is_empty() && (tablet_end.is_empty() || rows.end <= *tablet_end);
+            let row_key = if last { rows.end.clone() } else { tablet_end.clone() };
             Some(Ok(data::SampleRowKeysResponse { row_key, offset_bytes: *offset_bytes }))
         });
         Ok(Box::pin(stream::iter(answers.collect::<Vec<_>>())))

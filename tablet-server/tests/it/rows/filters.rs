@@ -1,5 +1,6 @@
 //! Filters by example: those of the proto's own text, and refusals.
 
+use bytes::Bytes;
 use row_api::data;
 use row_api::data::row_filter::Filter as Kind;
 use tablet_server::filter::Filter;
@@ -33,6 +34,10 @@ fn limit(count: i32) -> data::RowFilter {
 
 fn value(pattern: &str) -> data::RowFilter {
     filter(Kind::ValueRegexFilter(key(pattern)))
+}
+
+fn sink() -> data::RowFilter {
+    filter(Kind::Sink(true))
 }
 
 #[test]
@@ -97,6 +102,61 @@ fn stripped_values_are_empty_to_what_follows() {
 }
 
 #[test]
+fn a_sink_lets_cells_out_past_what_follows() {
+    // The example of RowFilter's field sink, and its picture's cells.
+    let table = Table::new(&["A", "B"]);
+    table.mutate("r", vec![set("A", "A", 1, "w"), set("A", "B", 2, "x"), set("B", "B", 4, "z")]);
+    let pass = || filter(Kind::PassAllFilter(true));
+    let asked =
+        chain(vec![family("A"), interleave(vec![pass(), chain(vec![label("foo"), sink()])]), qualifier("B")]);
+    assert_eq!(table.text(Some(&asked)), lines("r A:A@1=w [foo]\nr A:B@2=x [foo]\nr A:B@2=x"));
+    let cases = [
+        (sink(), "r A:A@1=w\nr A:B@2=x\nr B:B@4=z"),
+        (chain(vec![sink(), filter(Kind::BlockAllFilter(true))]), "r A:A@1=w\nr A:B@2=x\nr B:B@4=z"),
+        (chain(vec![filter(Kind::BlockAllFilter(true)), sink()]), ""),
+        (chain(vec![limit(1), sink(), limit(1)]), "r A:A@1=w"),
+        (interleave(vec![chain(vec![family("B"), sink()]), qualifier("A")]), "r A:A@1=w\nr B:B@4=z"),
+        (chain(vec![interleave(vec![sink(), pass()]), limit(1)]), {
+            "r A:A@1=w\nr A:A@1=w\nr A:B@2=x\nr B:B@4=z"
+        }),
+    ];
+    for (asked, expect) in cases {
+        assert_eq!(table.text(Some(&asked)), lines(expect), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_condition_works_on_what_a_sink_left() {
+    let asked = chain(vec![
+        interleave(vec![chain(vec![family("far"), sink()]), family("foo")]),
+        condition(family("far"), None, Some(limit(1))),
+    ]);
+    check(&asked, "r foo:bar@10=x\nr far:bar@7=a\nr far:blah@5=x");
+}
+
+#[test]
+fn a_bitmask_matches_values_of_its_length_that_have_its_bits() {
+    let table = Table::new(&["f"]);
+    for (qualifier, value) in [("0", ""), ("1", "a"), ("2", "b"), ("3", "c"), ("4", "ca"), ("5", "bc")] {
+        table.mutate("r", vec![set("f", qualifier, 1, value)]);
+    }
+    let cases = [
+        (&b"\x03"[..], "r f:3@1=c"),
+        (b"\x01", "r f:1@1=a\nr f:3@1=c"),
+        (b"\0", "r f:1@1=a\nr f:2@1=b\nr f:3@1=c"),
+        (b"\x02\x01", "r f:4@1=ca\nr f:5@1=bc"),
+        (b"\x02\x02", "r f:5@1=bc"),
+        (b"\x80", ""),
+        (b"\0\0\0", ""),
+        (b"", "r f:0@1="),
+    ];
+    for (mask, expect) in cases {
+        let asked = filter(Kind::ValueBitmaskFilter(data::ValueBitmask { mask: Bytes::from_static(mask) }));
+        assert_eq!(table.text(Some(&asked)), lines(expect), "{}", mask.escape_ascii());
+    }
+}
+
+#[test]
 fn samples_take_about_their_share_of_rows_and_the_same_ones_again() {
     let table = Table::new(&["f"]);
     for row in 0..1_000 {
@@ -124,6 +184,7 @@ fn filters_that_multiply_cells_without_end_are_stopped() {
 #[test]
 fn refusals_name_the_path() {
     let pass = || filter(Kind::PassAllFilter(true));
+    let unknown = data::RowFilter { filter: None, unknown_field: Some(21) };
     let deep = (0..20).fold(pass(), |inner, _| chain(vec![inner, pass()]));
     let cases = [
         (chain(vec![pass()]), "filter.chain.filters: 1 filters, at least 2"),
@@ -164,6 +225,19 @@ fn refusals_name_the_path() {
             chain(vec![label("a"), interleave(vec![label("b"), pass()])]),
             "filter.chain: has more than one filter with an apply_label_transformer",
         ),
+        (filter(Kind::Sink(false)), "filter.sink: false, must be true where it is set"),
+        (
+            condition(pass(), Some(chain(vec![pass(), sink()])), None),
+            "filter.condition.true_filter.chain.filters[1].sink: stands in a condition, where no sink may",
+        ),
+        (
+            chain(vec![condition(condition(pass(), Some(pass()), None), None, Some(sink())), pass()]),
+            "filter.chain.filters[0].condition.false_filter.sink: stands in a condition, where no sink may",
+        ),
+        (
+            interleave(vec![pass(), unknown]),
+            "filter.interleave.filters[1]: has field 21, which this version does not know",
+        ),
         (filter(Kind::RowKeyRegexFilter(key(""))), "filter.row_key_regex_filter: is empty, as no row key is"),
         (deep, "filter: filters nested within each other, at most 20 deep"),
         (qualifier(&"x".repeat(20_480)), "filter: 20484 bytes, at most 20480"),
@@ -173,8 +247,4 @@ fn refusals_name_the_path() {
         let status = Filter::compile("filter", Some(&asked), &table.schema).unwrap_err();
         assert_eq!((status.code(), status.message()), (tonic::Code::InvalidArgument, expect));
     }
-    let sink = chain(vec![pass(), filter(Kind::Sink(true))]);
-    let status = Filter::compile("filter", Some(&sink), &table.schema).unwrap_err();
-    assert_eq!(status.code(), tonic::Code::Unimplemented);
-    assert_eq!(status.message(), "filter.chain.filters[1].sink: this server does not apply sink filters yet");
 }

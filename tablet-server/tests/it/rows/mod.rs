@@ -163,7 +163,7 @@ fn mutation(mutation: Mutation) -> data::Mutation {
 }
 
 fn filter(kind: Kind) -> data::RowFilter {
-    data::RowFilter { filter: Some(kind) }
+    kind.into()
 }
 
 fn chain(filters: Vec<data::RowFilter>) -> data::RowFilter {

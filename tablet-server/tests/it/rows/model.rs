@@ -44,8 +44,22 @@ pub(super) const PATTERNS: &[MeaningOf] = &[
     ("", |bytes| bytes.is_empty()),
 ];
 
-/// What `filter` leaves of a row.
+/// What `filter` leaves of a row: what its sinks let out, and what it passes.
 pub(super) fn apply(filter: &RowFilter, row_key: &[u8], cells: &[ModelCell]) -> Vec<ModelCell> {
+    let mut sunk = Vec::new();
+    let passed = pass(filter, row_key, cells, &mut sunk);
+    sunk.extend(passed);
+    sunk.sort_by(|a, b| a.position().cmp(&b.position()));
+    sunk
+}
+
+/// What `filter` passes on.
+fn pass(
+    filter: &RowFilter,
+    row_key: &[u8],
+    cells: &[ModelCell],
+    sunk: &mut Vec<ModelCell>,
+) -> Vec<ModelCell> {
     let keep =
         |holds: &dyn Fn(&ModelCell) -> bool| cells.iter().filter(|cell| holds(cell)).cloned().collect();
     let change = |change: &dyn Fn(&mut ModelCell)| {
@@ -57,19 +71,19 @@ pub(super) fn apply(filter: &RowFilter, row_key: &[u8], cells: &[ModelCell]) -> 
         None | Some(Kind::PassAllFilter(_)) => cells.to_vec(),
         Some(Kind::BlockAllFilter(_)) => Vec::new(),
         Some(Kind::Chain(chain)) => {
-            chain.filters.iter().fold(cells.to_vec(), |cells, filter| apply(filter, row_key, &cells))
+            chain.filters.iter().fold(cells.to_vec(), |cells, filter| pass(filter, row_key, &cells, sunk))
         }
         Some(Kind::Interleave(interleave)) => {
             let mut pool: Vec<_> =
-                interleave.filters.iter().flat_map(|filter| apply(filter, row_key, cells)).collect();
+                interleave.filters.iter().flat_map(|filter| pass(filter, row_key, cells, sunk)).collect();
             pool.sort_by(|a, b| a.position().cmp(&b.position()));
             pool
         }
         Some(Kind::Condition(condition)) => {
             let predicate = condition.predicate_filter.as_ref().unwrap();
-            let matched = !apply(predicate, row_key, cells).is_empty();
+            let matched = !pass(predicate, row_key, cells, sunk).is_empty();
             let branch = if matched { &condition.true_filter } else { &condition.false_filter };
-            branch.as_ref().map_or_else(Vec::new, |filter| apply(filter, row_key, cells))
+            branch.as_ref().map_or_else(Vec::new, |filter| pass(filter, row_key, cells, sunk))
         }
         Some(Kind::RowKeyRegexFilter(pattern)) => keep(&|_| matches(pattern, row_key)),
         Some(Kind::FamilyNameRegexFilter(pattern)) => {
@@ -90,7 +104,12 @@ pub(super) fn apply(filter: &RowFilter, row_key: &[u8], cells: &[ModelCell]) -> 
             .collect(),
         Some(Kind::StripValueTransformer(_)) => change(&|cell| cell.value.clear()),
         Some(Kind::ApplyLabelTransformer(label)) => change(&|cell| cell.label = Some(label.clone())),
-        Some(Kind::Sink(_) | Kind::RowSampleFilter(_)) => unreachable!("not in the model"),
+        Some(Kind::ValueBitmaskFilter(bitmask)) => keep(&|cell| has_bits(&bitmask.mask, &cell.value)),
+        Some(Kind::Sink(_)) => {
+            sunk.extend_from_slice(cells);
+            Vec::new()
+        }
+        Some(Kind::RowSampleFilter(_)) => unreachable!("not in the model"),
     }
 }
 
@@ -101,6 +120,10 @@ fn size(count: i32) -> usize {
 fn matches(pattern: &[u8], bytes: &[u8]) -> bool {
     let (_, meaning) = PATTERNS.iter().find(|(known, _)| known.as_bytes() == pattern).unwrap();
     meaning(bytes)
+}
+
+fn has_bits(mask: &[u8], value: &[u8]) -> bool {
+    mask.len() == value.len() && (0..mask.len()).all(|at| value[at] & mask[at] == mask[at])
 }
 
 fn in_columns(range: &ColumnRange, qualifier: &[u8]) -> bool {
