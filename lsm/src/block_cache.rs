@@ -5,20 +5,30 @@
 //! offset); the ids are this cache's own and never come again in a process, so
 //! that nothing has to be invalidated when a table goes: its blocks age out.
 //!
-//! Scan resistance is twofold: moka's TinyLFU admission, and cursors that read
-//! through [`crate::sstable::ReadMode::Scan`] put nothing in.
+//! Scan resistance is twofold: what `quick_cache` takes in has to be asked for
+//! again before it is kept at the price of what was (Clock-PRO), and cursors
+//! that read through [`crate::sstable::ReadMode::Scan`] put nothing in.
+//!
+//! A hit is a shared lock of a shard and a mark on the entry. There is no
+//! housekeeping that readers would have to do now and then.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use crate::sstable::block::Block;
 
-/// What an entry takes beside its block's bytes: key, block handle, their `Arc`s, deque nodes and the
-/// hash table's slot, as moka 0.12 lays them out on 64 bits, and the allocator's rounding.
-const ENTRY_OVERHEAD_BYTES: usize = 288;
+/// What an entry takes beside its block's bytes: key and block handle (64) in a slab of twice as many at
+/// worst, with its links and marks (16), the hash table's slot (8), the ghost of another that went (24), the
+/// bytes' shared header and the allocator's rounding (48).
+const ENTRY_OVERHEAD_BYTES: usize = 240;
+
+/// About what an entry takes, to choose the number of shards by: none so small that it lacks room for a
+/// few of the largest blocks.
+const ENTRY_BYTES_ESTIMATED: u64 = 32 << 10;
 
 /// Where a block stands: the table's [`BlockCache::next_file_id`] and the block's offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,21 +68,28 @@ impl Hasher for BlockKeyHasher {
     }
 }
 
+/// Charges an entry with its true bytes.
+#[derive(Clone)]
+struct EntryBytes;
+
+impl Weighter<BlockKey, Block> for EntryBytes {
+    fn weight(&self, _key: &BlockKey, block: &Block) -> u64 {
+        (block.bytes() + ENTRY_OVERHEAD_BYTES) as u64
+    }
+}
+
 /// Decoded blocks, bounded in bytes.
 pub(crate) struct BlockCache {
-    blocks: Cache<BlockKey, Block, BuildHasherDefault<BlockKeyHasher>>,
+    blocks: Cache<BlockKey, Block, EntryBytes, BuildHasherDefault<BlockKeyHasher>>,
     next_file_id: AtomicU64,
 }
 
 impl BlockCache {
     /// A cache that holds `bytes_max` bytes, overhead included.
     pub(crate) fn new(bytes_max: u64) -> Self {
-        let blocks = Cache::builder()
-            .max_capacity(bytes_max)
-            .weigher(|_: &BlockKey, block: &Block| {
-                u32::try_from(block.bytes() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
-            })
-            .build_with_hasher(BuildHasherDefault::default());
+        let entries = usize::try_from(bytes_max / ENTRY_BYTES_ESTIMATED).unwrap_or(usize::MAX);
+        let hasher = BuildHasherDefault::default();
+        let blocks = Cache::with(entries, bytes_max, EntryBytes, hasher, DefaultLifecycle::default());
         Self { blocks, next_file_id: AtomicU64::new(1) }
     }
 
@@ -91,15 +108,9 @@ impl BlockCache {
         self.blocks.insert(key, block);
     }
 
-    /// Bytes held, overhead included, up to what waits for moka's housekeeping.
+    /// Bytes held, overhead included.
     pub(crate) fn bytes(&self) -> u64 {
-        self.blocks.weighted_size()
-    }
-
-    /// Does moka's pending housekeeping now.
-    #[cfg(test)]
-    pub(crate) fn settle(&self) {
-        self.blocks.run_pending_tasks();
+        self.blocks.weight()
     }
 }
 

@@ -46,8 +46,8 @@ struct Plan {
     /// Threads that read at once, and that write at once in fillsync.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
-    /// Whom to stand beside.
-    #[arg(long, value_enum, value_delimiter = ',', default_values = StoreKind::PEERS)]
+    /// Whom to stand beside; without a name, ours alone.
+    #[arg(long, value_enum, value_delimiter = ',', num_args = 0.., default_values = StoreKind::PEERS)]
     peers: Vec<StoreKind>,
     /// Only these workloads.
     #[arg(long, value_enum, value_delimiter = ',')]
