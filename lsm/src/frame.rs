@@ -119,7 +119,7 @@ impl FrameWriter {
         Ok(self.file.sync()?)
     }
 
-    /// Where the next frame goes: the file's length in bytes.
+    /// Where the next frame goes: past the last one.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }

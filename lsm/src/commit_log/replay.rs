@@ -212,7 +212,9 @@ mod tests {
         let file = fs.open(&FileId { epoch: 7, number: 1 }.path(Path::new("/"), EXTENSION), Access::Read);
         let bytes = file.expect("opened").map().expect("mapped");
         let golden = include_bytes!("../../tests/golden/commit-log-v1");
-        assert!(bytes[..] == golden[..], "the format has changed: {}", bytes.escape_ascii());
+        let (frames, rest) = bytes.split_at(golden.len());
+        assert!(frames == &golden[..], "the format has changed: {}", frames.escape_ascii());
+        assert!(rest.iter().all(|byte| *byte == 0), "no frame stands behind the last one");
     }
 
     #[test]

@@ -22,6 +22,8 @@
 //! 16      n     the batch, as `batch.rs` lays it out
 //! ```
 //!
+//! The file is longer than its frames: zeros follow, which are no frame.
+//!
 //! Integers are little-endian. A record is a whole batch, whatever the trees it
 //! writes to. The frame's checksum covers the group, so that a group is read
 //! whole or not at all; none of a torn one was acknowledged.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::segment::{Descriptor, EXTENSION, PRELUDE};
 use crate::Result;
 use crate::file_id::{FileId, FileIds};
-use crate::frame::FrameWriter;
+use crate::frame::{FrameWriter, HEADER_BYTES};
 
 /// A segment that is written no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +31,14 @@ pub(crate) struct SegmentWriter {
     last_sequence: u64,
     file: Arc<dyn vfs::File>,
     frames: FrameWriter,
-    /// Disk space is reserved up to here.
+    /// The file's length: disk space is reserved up to here, and reads as zeros where no frame stands yet.
     reserved: u64,
 }
 
-/// Disk space is reserved in steps: a search for blocks less in each sync, and
-/// little wasted by a segment that stays short.
-const RESERVED_STEP_BYTES: u64 = 4 << 20;
+/// Files grow ahead of their frames, in steps: a sync that finds neither a new
+/// length nor new blocks writes data alone and not the file system's journal,
+/// which makes it a third cheaper on ext4. A segment that stays short wastes little.
+const RESERVED_STEP_BYTES_MAX: u64 = 4 << 20;
 
 impl SegmentWriter {
     /// Begins the first segment of an opening, durably, behind `previous`.
@@ -70,10 +71,11 @@ impl SegmentWriter {
     ///
     /// What is on disk is unknown: nothing may be written after it.
     pub(crate) fn append(&mut self, group: &[u8], last_sequence: u64) -> Result<()> {
-        let end = self.frames.offset() + group.len() as u64;
+        let end = self.frames.offset() + (HEADER_BYTES + group.len()) as u64;
         if end > self.reserved {
-            let until = end.next_multiple_of(RESERVED_STEP_BYTES);
+            let until = end.next_multiple_of(self.segment_bytes.min(RESERVED_STEP_BYTES_MAX));
             self.file.allocate(self.reserved, until - self.reserved)?;
+            self.file.set_len(until)?;
             self.reserved = until;
         }
         self.frames.append(group)?;
