@@ -8,10 +8,11 @@
 //! original's metadata is carried over but its colour profile.
 
 use bytes::Bytes;
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3, U8x4};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::png::PngEncoder;
-use image::{DynamicImage, ImageEncoder};
+use image::{DynamicImage, GrayImage, ImageEncoder, RgbImage, RgbaImage};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
 use super::decode::Picture;
@@ -35,7 +36,7 @@ pub fn derive(picture: Picture, options: &ImagingOptions, renditions: &mut Vec<R
             Some(last) if (width, height) == (pixels.width(), pixels.height()) => Rendition { size, ..last },
             _ => {
                 if (width, height) != (pixels.width(), pixels.height()) {
-                    pixels = resize(&mut resizer, pixels, width, height)?;
+                    pixels = resize(&mut resizer, &pixels, width, height)?;
                 }
                 if size == PhotoSize::Large {
                     pixels.apply_orientation(orientation);
@@ -63,25 +64,34 @@ fn fit(width: u32, height: u32, edge: u32) -> (u32, u32) {
     (scale(width), scale(height))
 }
 
-fn resize(resizer: &mut Resizer, pixels: DynamicImage, width: u32, height: u32) -> Result<DynamicImage> {
-    let pixel_type = match &pixels {
-        DynamicImage::ImageLuma8(_) => PixelType::U8,
-        DynamicImage::ImageRgba8(_) => PixelType::U8x4,
-        _ => PixelType::U8x3,
+fn resize(resizer: &mut Resizer, pixels: &DynamicImage, width: u32, height: u32) -> Result<DynamicImage> {
+    let resized = match pixels {
+        DynamicImage::ImageLuma8(_) => resized_bytes::<U8>(resizer, pixels, width, height)
+            .map(|bytes| GrayImage::from_raw(width, height, bytes).map(DynamicImage::ImageLuma8)),
+        DynamicImage::ImageRgba8(_) => resized_bytes::<U8x4>(resizer, pixels, width, height)
+            .map(|bytes| RgbaImage::from_raw(width, height, bytes).map(DynamicImage::ImageRgba8)),
+        _ => resized_bytes::<U8x3>(resizer, pixels, width, height)
+            .map(|bytes| RgbImage::from_raw(width, height, bytes).map(DynamicImage::ImageRgb8)),
     };
-    let (from_width, from_height) = (pixels.width(), pixels.height());
-    let from = Image::from_vec_u8(from_width, from_height, pixels.into_bytes(), pixel_type)
+    resized?.ok_or_else(|| unencodable(&"the resized image has another length"))
+}
+
+/// Resizes pixels of the layout `P`. The resizer compiles its convolutions anew
+/// for each layout that it is called with: three here, not its thirteen.
+fn resized_bytes<P: PixelTrait>(
+    resizer: &mut Resizer,
+    pixels: &DynamicImage,
+    width: u32,
+    height: u32,
+) -> Result<Vec<u8>> {
+    let from = TypedImageRef::<P>::from_buffer(pixels.width(), pixels.height(), pixels.as_bytes())
         .map_err(|error| unencodable(&error))?;
-    let mut to = Image::new(width, height, pixel_type);
+    let mut bytes = vec![0; width as usize * height as usize * P::size()];
+    let mut to =
+        TypedImage::<P>::from_buffer(width, height, &mut bytes).map_err(|error| unencodable(&error))?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
-    resizer.resize(&from, &mut to, &options).map_err(|error| unencodable(&error))?;
-    let bytes = to.into_vec();
-    let resized = match pixel_type {
-        PixelType::U8 => image::GrayImage::from_raw(width, height, bytes).map(DynamicImage::ImageLuma8),
-        PixelType::U8x4 => image::RgbaImage::from_raw(width, height, bytes).map(DynamicImage::ImageRgba8),
-        _ => image::RgbImage::from_raw(width, height, bytes).map(DynamicImage::ImageRgb8),
-    };
-    resized.ok_or_else(|| unencodable(&"the resized image has another length"))
+    resizer.resize_typed(&from, &mut to, &options).map_err(|error| unencodable(&error))?;
+    Ok(bytes)
 }
 
 fn encode(pixels: &DynamicImage, icc_profile: Option<&[u8]>, quality: u8) -> Result<(MediaType, Bytes)> {
