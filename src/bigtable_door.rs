@@ -1,12 +1,18 @@
 //! The Bigtable door: gRPC connections, each an HTTP/2 connection of its own.
 
+mod in_flight;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Door, Shutdown};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::time::timeout;
 use tonic::service::Routes;
+
+use in_flight::{AnswerBody, InFlight, RequestBody};
 
 /// Calls under way at once on one connection.
 const STREAMS_MAX: u32 = 1024;
@@ -21,12 +27,21 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const FIRST_BYTE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves `routes` until `shutdown` begins; connections then finish the calls
-/// they have.
-pub(crate) async fn serve(door: Door, routes: Routes, shutdown: Shutdown) {
-    let routes = routes.prepare();
+/// they have. Bodies of requests take `in_flight_bytes_max` bytes at most.
+pub(crate) async fn serve(door: Door, routes: Routes, in_flight_bytes_max: u64, shutdown: Shutdown) {
+    serve_within(door, routes, Arc::new(InFlight::new(in_flight_bytes_max)), shutdown).await;
+}
+
+async fn serve_within(door: Door, routes: Routes, in_flight: Arc<InFlight>, shutdown: Shutdown) {
+    let routes = TowerToHyperService::new(routes.prepare());
     let stop = shutdown.clone();
     door.serve(shutdown, move |stream, peer| {
-        let service = TowerToHyperService::new(routes.clone());
+        let (routes, in_flight) = (routes.clone(), Arc::clone(&in_flight));
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let charge = in_flight.begin();
+            let answer = routes.call(request.map(|body| RequestBody::new(body, Arc::clone(&charge))));
+            async move { answer.await.map(|answer| answer.map(|body| AnswerBody::new(body, charge))) }
+        });
         let stop = stop.clone();
         async move {
             // Readiness alone may be reported before anything has come.
@@ -62,4 +77,98 @@ pub(crate) async fn serve(door: Door, routes: Routes, shutdown: Shutdown) {
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::DoorOptions;
+    use row_api::client::{RowClient, connect_lazy};
+    use row_api::data::bigtable_server::{Bigtable, BigtableServer};
+    use row_api::data::{MutateRowRequest, MutateRowResponse};
+    use tokio::sync::{Semaphore, mpsc};
+    use tonic::transport::Endpoint;
+    use tonic::{Code, Request, Response, Status};
+
+    use super::*;
+
+    /// Says that a request has arrived, and keeps it until told to go on.
+    struct Waiting {
+        arrived: mpsc::UnboundedSender<usize>,
+        go_on: Arc<Semaphore>,
+    }
+
+    #[tonic::async_trait]
+    impl Bigtable for Waiting {
+        async fn mutate_row(
+            &self,
+            request: Request<MutateRowRequest>,
+        ) -> Result<Response<MutateRowResponse>, Status> {
+            self.arrived.send(request.get_ref().row_key.len()).unwrap();
+            self.go_on.acquire().await.unwrap().forget();
+            Ok(Response::new(MutateRowResponse {}))
+        }
+    }
+
+    async fn call(client: &RowClient, bytes: usize) -> Result<(), Status> {
+        let request = MutateRowRequest { row_key: vec![7; bytes].into(), ..MutateRowRequest::default() };
+        client.data().mutate_row(request).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn requests_past_the_bound_are_refused_until_others_end() {
+        let options = DoorOptions {
+            name: "test",
+            address: "127.0.0.1:0".parse().unwrap(),
+            insecure: false,
+            connection_count_max: 16,
+            refusal: b"",
+        };
+        let door = Door::open(options).await.unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{}", door.local_address())).unwrap();
+        let client = || RowClient::new(connect_lazy(&endpoint));
+        let (arrived, mut arrivals) = mpsc::unbounded_channel();
+        let go_on = Arc::new(Semaphore::new(0));
+        let service = Waiting { arrived, go_on: Arc::clone(&go_on) };
+        let routes = Routes::new(BigtableServer::new(service).max_decoding_message_size(64 << 20));
+        let in_flight = Arc::new(InFlight::new(1 << 20));
+        let shutdown = Shutdown::new();
+        tokio::spawn(serve_within(door, routes, Arc::clone(&in_flight), shutdown.clone()));
+
+        // Two calls on connections of their own hold most of the room.
+        let held: Vec<_> = [client(), client()]
+            .into_iter()
+            .map(|client| tokio::spawn(async move { call(&client, 450_000).await }))
+            .collect();
+        assert_eq!((arrivals.recv().await, arrivals.recv().await), (Some(450_000), Some(450_000)));
+        assert!(in_flight.bytes() > 900_000);
+
+        let third = client();
+        let hostile: Vec<_> = (0..20)
+            .map(|_| {
+                let client = third.clone();
+                tokio::spawn(async move { call(&client, 200_000).await })
+            })
+            .collect();
+        for refused in hostile {
+            let status = refused.await.unwrap().unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+            assert!(status.message().contains("bigtable.in_flight_max (1.0 MiB)"), "{status}");
+        }
+
+        go_on.add_permits(3);
+        for held in held {
+            held.await.unwrap().unwrap();
+        }
+        call(&third, 200_000).await.unwrap();
+
+        // Alone and still too large, as many times as it comes.
+        for _ in 0..20 {
+            let status = call(&third, 8 << 20).await.unwrap_err();
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        }
+        shutdown.begin();
+        drop((client, third));
+        assert!(shutdown.drained(Duration::from_secs(10)).await);
+        assert_eq!(in_flight.bytes(), 0);
+    }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     /// The Bigtable door.
     pub(crate) bigtable: Listen,
+    /// Bytes of request bodies that the Bigtable door holds at once.
+    pub(crate) in_flight_bytes_max: u64,
     /// The photo door.
     pub(crate) photos: Listen,
     /// The memcached door.
@@ -86,6 +88,8 @@ impl Default for Config {
             insecure: false,
             drain: Duration::from_secs(30),
             bigtable: listen(8086, 4096),
+            // Four of the largest requests, or thousands of usual ones.
+            in_flight_bytes_max: 1 << 30,
             photos: listen(8080, 4096),
             memcached: listen(11211, 1024),
             console: listen(8081, 64),

@@ -87,7 +87,12 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     tokio::spawn(async move { cache.serve(doors.memcached, stop).await });
     let (served, stop) = (photos.clone(), shutdown.clone());
     tokio::spawn(async move { served.serve(doors.photos, stop).await });
-    tokio::spawn(bigtable_door::serve(doors.bigtable, rows.public_routes(), shutdown.clone()));
+    tokio::spawn(bigtable_door::serve(
+        doors.bigtable,
+        rows.public_routes(),
+        config.in_flight_bytes_max,
+        shutdown.clone(),
+    ));
     tokio::select! {
         () = photos.wait_until_ready() => announce(&addresses),
         () = shutdown.begun() => {}

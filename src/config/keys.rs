@@ -81,6 +81,12 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| config.bigtable.connections_max.to_string(),
     },
     Key {
+        name: "bigtable.in_flight_max",
+        about: "memory for the bodies of requests under way at that door; what comes beyond is answered UNAVAILABLE",
+        set: |config, text| bytes(text, 1 << 20, 1 << 40).map(|value| config.in_flight_bytes_max = value),
+        show: |config| shown_bytes(config.in_flight_bytes_max),
+    },
+    Key {
         name: "photos.listen",
         about: "the door for photos (HTTP)",
         set: |config, text| address(text).map(|value| config.photos.address = value),
