@@ -143,7 +143,11 @@ impl RowClient {
                 ..ReadRowsRequest::default()
             })
             .await?;
-        rows.next().await
+        let row = rows.next().await?;
+        // To the stream's end: one dropped before its trailers is reset, and the
+        // thousands of a busy connection make HTTP/2 give it up.
+        while rows.next().await?.is_some() {}
+        Ok(row)
     }
 
     /// The rows that `request` asks for, one at a time.
