@@ -28,5 +28,5 @@ mod session;
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result};
 pub use item_table::{Statistics, TableStatistics};
-pub use options::CacheOptions;
+pub use options::{CacheOptions, REFUSAL};
 pub use server::Cache;

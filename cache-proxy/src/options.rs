@@ -12,7 +12,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// What a connection over the bound is told, in memcached's words.
-const REFUSAL: &[u8] = b"ERROR Too many open connections\r\n";
+pub const REFUSAL: &[u8] = b"ERROR Too many open connections\r\n";
 
 /// A cache's options. [`Default`] is memcached's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]

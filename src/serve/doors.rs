@@ -36,7 +36,7 @@ impl Doors {
             // A gRPC client takes a closed connection for UNAVAILABLE and retries.
             bigtable: open("bigtable", &config.bigtable, b"").await?,
             photos: open("photos", &config.photos, HTTP_REFUSAL).await?,
-            memcached: open("memcached", &config.memcached, b"ERROR Too many open connections\r\n").await?,
+            memcached: open("memcached", &config.memcached, cache_proxy::REFUSAL).await?,
             console: open("console", &config.console, HTTP_REFUSAL).await?,
         })
     }
