@@ -120,18 +120,24 @@ impl Core {
     pub(crate) fn create_tree(&self, id: TreeId, format: TreeFormat) -> Result<Arc<TreeCore>> {
         let admin = self.admin.lock();
         self.log.lock().check()?;
-        let was_dropped = admin.dropped.iter().any(|manifest| manifest.record().tree == id);
-        if was_dropped || self.trees.read().contains_key(&id) {
-            return Err(Error::TreeExists(id));
-        }
+        self.check_new(&admin, id)?;
         // Whatever the log holds so far is not this tree's.
         let redo_point = self.log.applied();
         let record = TreeRecord { tree: id, format, redo_point, dropped_at: None, tables: BTreeMap::new() };
-        let ids = Arc::clone(&self.ids);
-        let manifest = Manifest::create(Arc::clone(&self.fs), &self.manifests_dir, ids, record)?;
-        let tree = Arc::new(TreeCore::new(manifest, Version::default()));
+        let tree = Arc::new(TreeCore::new(self.create_manifest(record)?, Version::default()));
         self.trees.write().insert(id, Arc::clone(&tree));
         Ok(tree)
+    }
+
+    /// Writes the first manifest of a tree.
+    pub(crate) fn create_manifest(&self, record: TreeRecord) -> Result<Manifest> {
+        Manifest::create(Arc::clone(&self.fs), &self.manifests_dir, Arc::clone(&self.ids), record)
+    }
+
+    /// Fails if there is a tree `id`, or the log may still know one.
+    pub(crate) fn check_new(&self, admin: &Admin, id: TreeId) -> Result<()> {
+        let was_dropped = admin.dropped.iter().any(|manifest| manifest.record().tree == id);
+        if was_dropped || self.trees.read().contains_key(&id) { Err(Error::TreeExists(id)) } else { Ok(()) }
     }
 
     /// Drops a tree, durably; its files go with their last readers.

@@ -9,7 +9,9 @@ use crate::background::Threads;
 use crate::core::Core;
 use crate::options::Background;
 use crate::tree::TreeCore;
-use crate::{EngineStats, Options, Result, Snapshot, Tree, TreeFormat, TreeId, WriteBatch, recovery};
+use crate::{
+    EngineStats, KeyRange, Options, Result, Snapshot, Tree, TreeFormat, TreeId, WriteBatch, recovery,
+};
 
 /// An open engine. Cheap to clone; the last clone's drop stops its threads.
 #[derive(Clone)]
@@ -128,6 +130,35 @@ impl Engine {
     /// - [`crate::Error::Io`]: it may exist after a reopening.
     pub fn create_tree(&self, id: TreeId, format: TreeFormat) -> Result<Tree> {
         Ok(self.handle_of(self.core().create_tree(id, format)?))
+    }
+
+    /// Makes trees that hold what the tree `parent` holds now, each the keys in
+    /// its range, without writing any of it again: they share the parent's
+    /// tables. From then on all of them go ways of their own; each can be
+    /// written, compacted, forked and dropped, and takes on the parent's format.
+    ///
+    /// All of them show the parent as of one sequence number, that of the last
+    /// write applied before the call or, under writes at the same time, of one
+    /// applied during it. What the parent has in memory by then is flushed
+    /// first. Writers are held up no longer than a memtable takes to be frozen;
+    /// who holds them back until this returns, as a tablet's split does, may call
+    /// [`Tree::flush`] before, so that little is left to be flushed.
+    ///
+    /// # Durability
+    ///
+    /// The trees are durable when this returns. After a crash before, each of
+    /// them is there whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// - [`crate::Error::NoSuchTree`]: there is no such parent.
+    /// - [`crate::Error::TreeExists`]: one of the ids exists, was dropped of late or comes twice.
+    /// - [`crate::Error::Background`], [`crate::Error::Closed`], [`crate::Error::Poisoned`]: the flush
+    ///   failed. As with the errors before, there is no new tree.
+    /// - [`crate::Error::Io`]: some of the trees may exist after a reopening.
+    pub fn fork_tree(&self, parent: TreeId, children: &[(TreeId, KeyRange)]) -> Result<Vec<Tree>> {
+        let children = self.core().fork_tree(parent, children)?;
+        Ok(children.into_iter().map(|tree| self.handle_of(tree)).collect())
     }
 
     /// Drops the tree `id` and, once no reader is left, its files. Dropping one that is not there is no error.

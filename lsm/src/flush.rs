@@ -7,9 +7,9 @@ use crate::core::Core;
 use crate::manifest::Edit;
 use crate::merge::MergingCursor;
 use crate::source::Source;
+use crate::table_ref::TableRef;
 use crate::tables::Tables;
 use crate::tree::{Frozen, TreeCore};
-use crate::version::TableRef;
 use crate::{Error, Result};
 
 /// Flushes the tree's oldest frozen memtable, if it has one.

@@ -57,6 +57,9 @@
 //! `range_tombstone` covers. `sstable` is the tables' format; decoded blocks
 //! stay in the `block_cache`.
 //!
+//! A `fork` begins a tree with the tables of another one, each clipped to key
+//! bounds (`table_ref`); the `sweeper` deletes a file once no tree names it.
+//!
 //! After a crash, `recovery` puts all of it together again.
 
 pub mod batch;
@@ -82,13 +85,18 @@ mod memtable;
 mod range_tombstone;
 
 mod block_cache;
+mod bounded_cursor;
 pub mod sstable;
+mod sweeper;
+mod table_ref;
 mod tables;
 mod version;
 
 mod background;
+mod capture;
 mod compaction;
 mod flush;
+mod fork;
 mod gate;
 
 mod merge;

@@ -13,7 +13,7 @@
 //! is flushed whenever memtables outgrow their budget; a new segment is begun.
 //! A crash at any point leaves what was there, to be recovered again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -31,9 +31,11 @@ use crate::gate::WriteGate;
 use crate::manifest::{self, Manifest};
 use crate::snapshot::SnapshotList;
 use crate::stats::Counters;
+use crate::sweeper::TABLE_EXTENSION;
+use crate::table_ref::TableRef;
 use crate::tables::Tables;
 use crate::tree::TreeCore;
-use crate::version::{TABLE_EXTENSION, Version};
+use crate::version::Version;
 use crate::{Error, Options, Result, TreeId, flush};
 
 /// The directories of an engine.
@@ -127,9 +129,18 @@ pub(crate) fn open(fs: Arc<dyn vfs::FileSystem>, dir: &Path, epoch: u64, options
 
 fn open_trees(manifests: Vec<Manifest>, tables: &Tables) -> Result<BTreeMap<TreeId, Arc<TreeCore>>> {
     let mut trees = BTreeMap::new();
+    // A file that several trees share is opened once.
+    let mut by_file: HashMap<FileId, Arc<TableRef>> = HashMap::new();
     for manifest in manifests {
-        let records = manifest.record().tables.values();
-        let opened = records.map(|record| tables.open(record.clone())).collect::<Result<Vec<_>>>()?;
+        let mut opened = Vec::with_capacity(manifest.record().tables.len());
+        for (id, record) in &manifest.record().tables {
+            let table = match by_file.get(id) {
+                Some(table) => table.shared(record.clone()),
+                None => tables.open(record.clone())?,
+            };
+            by_file.entry(*id).or_insert_with(|| Arc::clone(&table));
+            opened.push(table);
+        }
         let tree = TreeCore::new(manifest, Version::new(opened));
         trees.insert(tree.id, Arc::new(tree));
     }

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::Result;
+use crate::bounded_cursor::BoundedCursor;
 use crate::internal_key;
 use crate::memtable::{Memtable, MemtableCursor};
 use crate::range_tombstone::{MemtableTombstoneCursor, TombstoneCursor};
-use crate::sstable::{ReadMode, TableCursor};
-use crate::version::{TableRef, containing};
+use crate::sstable::ReadMode;
+use crate::table_ref::TableRef;
+use crate::version::containing;
 
 /// A cursor over puts and deletes by internal key. Fresh, it stands nowhere.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ pub(crate) struct LevelCursor {
     mode: ReadMode,
     /// The table that `cursor` reads.
     at: usize,
-    cursor: Option<TableCursor>,
+    cursor: Option<BoundedCursor>,
 }
 
 impl LevelCursor {
@@ -147,19 +149,19 @@ impl LevelCursor {
         self.current().value_bytes()
     }
 
-    fn current(&self) -> &TableCursor {
+    fn current(&self) -> &BoundedCursor {
         self.cursor.as_ref().expect("the cursor stands on an entry")
     }
 
-    fn current_mut(&mut self) -> &mut TableCursor {
+    fn current_mut(&mut self) -> &mut BoundedCursor {
         self.cursor.as_mut().expect("the cursor stands on an entry")
     }
 
     /// The cursor of the table `at`, if there is such a table; the open one if it is its.
-    fn open(&mut self, at: usize) -> Option<&mut TableCursor> {
+    fn open(&mut self, at: usize) -> Option<&mut BoundedCursor> {
         if self.cursor.is_none() || self.at != at {
             self.at = at;
-            self.cursor = self.tables.get(at).map(|table| table.table().cursor(self.mode));
+            self.cursor = self.tables.get(at).map(|table| table.cursor(self.mode));
         }
         self.cursor.as_mut()
     }
@@ -203,14 +205,14 @@ impl SourceTombstones {
     }
 
     pub(crate) fn table(table: &TableRef, sequence: u64) -> Option<Self> {
-        let tombstones = table.table().range_tombstones();
+        let tombstones = table.range_tombstones();
         let some = !tombstones.is_empty();
         some.then(|| Self::Table(TombstoneCursor::new(Arc::clone(tombstones), sequence)))
     }
 
     /// REQUIRES: `tables` are sorted and disjoint.
     pub(crate) fn level(tables: &[Arc<TableRef>], sequence: u64) -> Option<Self> {
-        let with_tombstones = tables.iter().filter(|table| !table.table().range_tombstones().is_empty());
+        let with_tombstones = tables.iter().filter(|table| !table.range_tombstones().is_empty());
         let tables: Vec<_> = with_tombstones.cloned().collect();
         let some = !tables.is_empty();
         some.then(|| Self::Level(LevelTombstones { tables, sequence, current: None }))
@@ -253,7 +255,7 @@ impl LevelTombstones {
         let stays = self.current.as_ref().is_some_and(|(table, _)| table.key_range().contains(user_key));
         if !stays {
             let table = containing(&self.tables, user_key)?;
-            let cursor = TombstoneCursor::new(Arc::clone(table.table().range_tombstones()), self.sequence);
+            let cursor = TombstoneCursor::new(Arc::clone(table.range_tombstones()), self.sequence);
             self.current = Some((Arc::clone(table), cursor));
         }
         self.current.as_mut().map(|(_, cursor)| cursor)

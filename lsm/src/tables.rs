@@ -7,7 +7,8 @@ use crate::block_cache::BlockCache;
 use crate::file_id::{FileId, FileIds};
 use crate::manifest::TableRecord;
 use crate::sstable::{Table, TableOptions, TableWriter};
-use crate::version::{Sweeper, TABLE_EXTENSION, TableRef};
+use crate::sweeper::{Sweeper, TABLE_EXTENSION};
+use crate::table_ref::TableRef;
 use crate::{Options, Result, TreeFormat};
 
 /// Where tables live, and what it takes to write and open one.
@@ -79,7 +80,8 @@ impl Tables {
 
     /// Opens the table that a manifest names.
     pub(crate) fn open(&self, record: TableRecord) -> Result<Arc<TableRef>> {
-        TableRef::open(record, &self.sweeper, &self.cache)
+        let path = record.id.path(&self.dir, TABLE_EXTENSION);
+        TableRef::open(record, &*self.fs, &path, &self.sweeper, &self.cache)
     }
 
     /// Makes the names of finished tables durable.

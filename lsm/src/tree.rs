@@ -5,8 +5,8 @@
 //! as a whole, so that a reader takes one reference and no lock.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -19,7 +19,8 @@ use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
 use crate::source::{Source, SourceTombstones};
 use crate::sstable::{FilterHash, Found, ReadMode};
-use crate::version::{TableRef, Version, containing};
+use crate::table_ref::TableRef;
+use crate::version::{Version, containing};
 use crate::{Error, FilterKey, Iter, Result, Snapshot, TreeFormat, compaction};
 
 /// A tree's number, never used twice in one engine directory.
@@ -49,6 +50,17 @@ impl KeyRange {
     /// Whether `key` is in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
         *self.start <= *key && (self.end.is_empty() || *key < *self.end)
+    }
+
+    /// The keys that are in both ranges, if there can be any.
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let start = self.start.clone().max(other.start.clone());
+        let end = match (self.end.is_empty(), other.end.is_empty()) {
+            (true, _) => other.end.clone(),
+            (_, true) => self.end.clone(),
+            _ => self.end.clone().min(other.end.clone()),
+        };
+        (end.is_empty() || start < end).then_some(Self { start, end })
     }
 
     /// Whether some key may be in both ranges.
@@ -102,6 +114,8 @@ pub(crate) struct Frozen {
     pub(crate) memtable: Arc<Memtable>,
     /// All of the tree's writes up to this sequence number are in it or in what was frozen before.
     pub(crate) redo_point: u64,
+    /// Set once it is flushed: the tables that hold the tree up to the redo point and nothing beyond.
+    pub(crate) flushed: Arc<OnceLock<Arc<Version>>>,
 }
 
 /// What a tree is made of at one moment.
@@ -133,7 +147,6 @@ impl TreeState {
         let l0 = self.version.level(0).iter().filter(|table| table.key_range().contains(user_key));
         let deeper = self.version.deeper_levels().iter().filter_map(|level| containing(level, user_key));
         for table in l0.chain(deeper) {
-            let table = table.table();
             let tombstones = table.range_tombstones();
             let cover =
                 if tombstones.is_empty() { None } else { tombstones.covering_sequence(user_key, sequence) };
@@ -146,8 +159,7 @@ impl TreeState {
 
     /// A cursor over `range`; with a filter key, only tables that may hold it are read.
     fn iter(&self, sequence: u64, range: KeyRange, filter: Option<(&[u8], FilterHash)>) -> Iter {
-        let may_hold =
-            |table: &TableRef| filter.is_none_or(|(key, hash)| table.table().may_contain(key, hash));
+        let may_hold = |table: &TableRef| filter.is_none_or(|(key, hash)| table.may_contain(key, hash));
         // Who reads everything would put out what others read often.
         let is_everything = range.start.is_empty() && range.end.is_empty();
         let mode = if is_everything { ReadMode::Scan } else { ReadMode::Hot };
@@ -258,7 +270,8 @@ impl TreeCore {
     /// REQUIRES: the caller holds the log's lock, and all up to `redo_point` is applied.
     pub(crate) fn freeze(&self, redo_point: u64) {
         self.change(|state| {
-            let frozen = Frozen { memtable: Arc::clone(&state.active), redo_point };
+            let memtable = Arc::clone(&state.active);
+            let frozen = Frozen { memtable, redo_point, flushed: Arc::default() };
             TreeState {
                 active: Arc::new(Memtable::new()),
                 frozen: std::iter::once(frozen).chain(state.frozen.iter().cloned()).collect(),
@@ -286,13 +299,15 @@ impl TreeCore {
         let mut before = None;
         self.change(|state| {
             before = Some(Arc::clone(&state.version));
+            let version = Arc::new(state.version.changed(&edit.removed, added));
             let is_flushed =
                 |frozen: &Frozen| flushed.is_some_and(|flushed| Arc::ptr_eq(flushed, &frozen.memtable));
-            TreeState {
-                active: Arc::clone(&state.active),
-                frozen: state.frozen.iter().filter(|frozen| !is_flushed(frozen)).cloned().collect(),
-                version: Arc::new(state.version.changed(&edit.removed, added)),
+            let (flushed, frozen): (Vec<_>, _) = state.frozen.iter().cloned().partition(is_flushed);
+            for frozen in flushed {
+                // Nobody else sets it.
+                _ = frozen.flushed.set(Arc::clone(&version));
             }
+            TreeState { active: Arc::clone(&state.active), frozen, version }
         });
         let stays = |table: &TableRef| added.iter().any(|added| added.id() == table.id());
         let before = before.expect("the state was changed");
@@ -424,7 +439,7 @@ impl Tree {
         // Where in a memtable a range lies is not known without walking it.
         let memory = if everything { memtables } else { memtables / 2 };
         let tables = state.version.tables().filter(|table| table.key_range().overlaps(range));
-        let disk: u64 = tables.map(|table| table.table().approximate_bytes(range).unwrap_or(0)).sum();
+        let disk: u64 = tables.map(|table| table.approximate_bytes(range).unwrap_or(0)).sum();
         memory as u64 + disk
     }
 
@@ -465,9 +480,8 @@ impl Tree {
         }
         stats.sstable_bytes = stats.level_bytes.iter().sum();
         for table in version.tables() {
-            let properties = table.table().properties();
-            stats.entry_count += properties.entry_count;
-            stats.tombstone_count += properties.tombstone_count + properties.range_tombstone_count;
+            stats.entry_count += table.entry_count();
+            stats.tombstone_count += table.tombstone_count();
         }
         stats
     }
@@ -494,6 +508,14 @@ mod tests {
         assert!(!range("b", "c").contains(b"c"));
         assert!(range("b", "").overlaps(&range("", "c")));
         assert!(!range("b", "c").overlaps(&range("c", "")));
+    }
+
+    #[test]
+    fn an_intersection_is_what_is_in_both() {
+        assert_eq!(range("a", "m").intersection(&range("c", "")), Some(range("c", "m")));
+        assert_eq!(range("a", "").intersection(&range("c", "")), Some(range("c", "")));
+        assert_eq!(range("a", "c").intersection(&range("b", "z")), Some(range("b", "c")));
+        assert_eq!(range("a", "c").intersection(&range("c", "z")), None);
     }
 
     #[test]

@@ -18,8 +18,9 @@ use crate::merge::MergingCursor;
 use crate::range_tombstone::FragmentedTombstones;
 use crate::source::Source;
 use crate::sstable::ReadMode;
+use crate::table_ref::TableRef;
 use crate::tree::TreeCore;
-use crate::version::{TableRef, Version};
+use crate::version::Version;
 use crate::{Error, Result};
 
 use self::picker::Pick;
@@ -78,7 +79,7 @@ fn run(core: &Core, tree: &TreeCore, version: &Version, pick: &Pick) -> Result<(
     if !installed && !pick.is_move {
         added.iter().for_each(|table| table.retire());
     }
-    let bytes = |tables: &[Arc<TableRef>]| tables.iter().map(|table| table.record().file_bytes).sum::<u64>();
+    let bytes = |tables: &[Arc<TableRef>]| tables.iter().map(|table| table.bytes()).sum::<u64>();
     if pick.is_move {
         core.counters.moved();
     } else {
@@ -101,8 +102,7 @@ fn rewrite(
             sources.push(Source::level(tables.as_slice().into(), ReadMode::Compaction));
         }
     }
-    let tombstones =
-        FragmentedTombstones::merge(pick.tables().map(|table| &**table.table().range_tombstones()));
+    let tombstones = FragmentedTombstones::merge(pick.tables().map(|table| &**table.range_tombstones()));
     let rewrite = Rewrite {
         tables: &core.tables,
         format: &tree.format,

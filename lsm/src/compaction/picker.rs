@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::version::{LEVEL_COUNT, TableRef, Version, overlapping};
+use crate::table_ref::TableRef;
+use crate::version::{LEVEL_COUNT, Version, overlapping};
 use crate::{KeyRange, Options};
 
 /// The inputs of a compaction and where its output goes.
@@ -57,12 +58,13 @@ pub(crate) fn pick_all(version: &Version) -> Option<Pick> {
     Some(Pick { inputs, output_level: lowest.max(1), is_move: false })
 }
 
-/// The table of `level` that makes the least of the next level be rewritten for its size.
+/// The table of `level` that makes the least of the next level be rewritten for its size, and what its
+/// rewriting sets free.
 fn least_overlap(version: &Version, level: usize) -> Option<Arc<TableRef>> {
     let cost = |table: &Arc<TableRef>| {
         let lower = version.overlapping(level + 1, table.key_range());
-        let bytes: u64 = lower.iter().map(|table| table.record().file_bytes).sum();
-        bytes.saturating_mul(1000) / table.record().file_bytes.max(1)
+        let bytes: u64 = lower.iter().map(|table| table.bytes()).sum();
+        bytes.saturating_mul(1000) / (table.bytes() + table.garbage_bytes()).max(1)
     };
     version.level(level).iter().min_by_key(|table| cost(table)).cloned()
 }
@@ -80,12 +82,15 @@ fn are_disjoint(tables: &[Arc<TableRef>]) -> bool {
     ranges.is_sorted_by(|a, b| a.end <= b.start)
 }
 
-/// Whether some of `tables` holds deletes that a rewrite into `level` could drop, since nothing is below.
+/// Whether some of `tables` is mostly what nobody sees: what no tree names any more, or deletes that a
+/// rewrite into `level` could drop, since nothing is below.
 fn has_work(version: &Version, tables: &[Arc<TableRef>], level: usize) -> bool {
     let is_lowest = |table: &TableRef| {
         version.deeper_levels()[level..]
             .iter()
             .all(|deeper| overlapping(deeper, table.key_range()).is_empty())
     };
-    tables.iter().any(|table| table.has_tombstones() && is_lowest(table))
+    tables
+        .iter()
+        .any(|table| table.garbage_bytes() > table.bytes() || (table.has_tombstones() && is_lowest(table)))
 }

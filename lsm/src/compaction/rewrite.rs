@@ -23,8 +23,9 @@ use crate::internal_key::{self, Kind, Trailer};
 use crate::merge::MergingCursor;
 use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
 use crate::sstable::TableWriter;
+use crate::table_ref::TableRef;
 use crate::tables::Tables;
-use crate::version::{TableRef, Version, overlapping};
+use crate::version::{Version, overlapping};
 use crate::{Decision, KeepDecision, KeyRange, Result, TreeFormat};
 
 /// After as many entries the engine is asked whether to go on.

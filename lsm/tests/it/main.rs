@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "one test binary has no outside")]
 
 mod engine;
+mod fork;
 mod measure;
 mod model;
 mod power_cut;

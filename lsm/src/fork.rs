@@ -1,0 +1,63 @@
+//! Forks: trees that begin with what another tree holds, by naming its tables.
+//!
+//! A crash leaves no half of it: a child is there once its manifest is, and
+//! until then nothing but memory knows of it. The tables stay from before the
+//! first manifest is written: who captured them reads them, and then they count
+//! the child's manifest, too, whatever the parent's compactions do meanwhile.
+
+use std::sync::Arc;
+
+use crate::core::Core;
+use crate::manifest::TreeRecord;
+use crate::tree::TreeCore;
+use crate::version::Version;
+use crate::{Error, KeyRange, Result, TreeId};
+
+impl Core {
+    /// Makes `children` of what `parent` holds now, durably.
+    pub(crate) fn fork_tree(
+        &self,
+        parent: TreeId,
+        children: &[(TreeId, KeyRange)],
+    ) -> Result<Vec<Arc<TreeCore>>> {
+        let admin = self.admin.lock();
+        let parent = self.trees.read().get(&parent).cloned().ok_or(Error::NoSuchTree(parent))?;
+        for (at, (id, _)) in children.iter().enumerate() {
+            self.check_new(&admin, *id)?;
+            if children[..at].iter().any(|(other, _)| other == id) {
+                return Err(Error::TreeExists(*id));
+            }
+        }
+        let captured = self.capture(std::slice::from_ref(&parent))?;
+        let mut forked = Vec::with_capacity(children.len());
+        for (id, range) in children {
+            forked.push(self.fork_version(&parent, &captured.versions[0], captured.sequence, *id, range)?);
+        }
+        self.trees.write().extend(forked.iter().map(|tree| (tree.id, Arc::clone(tree))));
+        drop(admin);
+        self.after_change();
+        Ok(forked)
+    }
+
+    /// Makes the tree `id` of what `version`, `parent`'s up to `sequence`, holds in `range`.
+    fn fork_version(
+        &self,
+        parent: &TreeCore,
+        version: &Version,
+        sequence: u64,
+        id: TreeId,
+        range: &KeyRange,
+    ) -> Result<Arc<TreeCore>> {
+        // Should the manifest fail, they stay counted: it may be there after a reopening.
+        let tables: Vec<_> = version.tables().filter_map(|table| table.clipped(range)).collect();
+        let record = TreeRecord {
+            tree: id,
+            format: parent.format.clone(),
+            redo_point: sequence,
+            dropped_at: None,
+            tables: tables.iter().map(|table| (table.id(), table.record().clone())).collect(),
+        };
+        let manifest = self.create_manifest(record)?;
+        Ok(Arc::new(TreeCore::new(manifest, Version::new(tables))))
+    }
+}

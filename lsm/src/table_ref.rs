@@ -1,0 +1,210 @@
+//! SSTables as trees refer to them: a file, and the part of it that is a tree's.
+//!
+//! Several trees may name one file, each the keys within bounds of its own; so
+//! a tree is forked without rewriting anything. Each manifest that names a file
+//! is counted; once none does and the last reader has let go, the file is the
+//! `sweeper`'s. All of a table that lies outside the bounds is as if it were not there:
+//! cursors, tombstones and figures here keep to them, and nobody else looks
+//! into a table that a tree holds.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::block_cache::BlockCache;
+use crate::bounded_cursor::BoundedCursor;
+use crate::file_id::FileId;
+use crate::internal_key::LookupKey;
+use crate::manifest::TableRecord;
+use crate::range_tombstone::FragmentedTombstones;
+use crate::sstable::{FilterHash, Found, ReadMode, Table};
+use crate::sweeper::Sweeper;
+use crate::{KeyRange, Result};
+
+/// An open table's file, shared by all that refer to it.
+struct TableFile {
+    id: FileId,
+    table: Arc<Table>,
+    /// Manifests that name it, or are about to.
+    manifests: AtomicUsize,
+    sweeper: Arc<Sweeper>,
+}
+
+impl Drop for TableFile {
+    fn drop(&mut self) {
+        if self.manifests.load(Ordering::Acquire) == 0 {
+            self.sweeper.release(self.id);
+        }
+    }
+}
+
+/// A table as a version refers to it.
+pub(crate) struct TableRef {
+    record: TableRecord,
+    file: Arc<TableFile>,
+    /// Whether the bounds are narrower than what the file holds.
+    is_clipped: bool,
+    /// Those within the bounds.
+    tombstones: Arc<FragmentedTombstones>,
+    /// About how much of the file is within the bounds.
+    bytes: u64,
+}
+
+impl TableRef {
+    /// Opens the table that `record` of one manifest names, at `path`.
+    pub(crate) fn open(
+        record: TableRecord,
+        fs: &dyn vfs::FileSystem,
+        path: &Path,
+        sweeper: &Arc<Sweeper>,
+        cache: &Arc<BlockCache>,
+    ) -> Result<Arc<Self>> {
+        let table = Table::open(fs.open(path, vfs::Access::Read)?, path, Arc::clone(cache))?;
+        Ok(Self::new(record, table, sweeper))
+    }
+
+    /// A table that one manifest names or is about to.
+    pub(crate) fn new(record: TableRecord, table: Arc<Table>, sweeper: &Arc<Sweeper>) -> Arc<Self> {
+        let (id, manifests) = (record.id, AtomicUsize::new(1));
+        Self::of(record, Arc::new(TableFile { id, table, manifests, sweeper: Arc::clone(sweeper) }))
+    }
+
+    fn of(record: TableRecord, file: Arc<TableFile>) -> Arc<Self> {
+        let table = &file.table;
+        let whole = &table.properties().key_range;
+        let is_clipped = record.key_range.start > whole.start || record.key_range.end < whole.end;
+        let (tombstones, bytes) = if is_clipped {
+            let tombstones = table.range_tombstones().clipped(&record.key_range);
+            // Damage is for who reads the table to report.
+            let bytes = table.approximate_bytes(&record.key_range).unwrap_or(record.file_bytes);
+            (Arc::new(tombstones), bytes)
+        } else {
+            (Arc::clone(table.range_tombstones()), record.file_bytes)
+        };
+        Arc::new(Self { record, file, is_clipped, tombstones, bytes })
+    }
+
+    /// The same table at another level of the same tree.
+    pub(crate) fn moved(&self, level: usize) -> Arc<Self> {
+        Arc::new(Self {
+            record: TableRecord { level, ..self.record.clone() },
+            file: Arc::clone(&self.file),
+            is_clipped: self.is_clipped,
+            tombstones: Arc::clone(&self.tombstones),
+            bytes: self.bytes,
+        })
+    }
+
+    /// The part of the table in `range`, for one more manifest to name; none if there is no such part.
+    pub(crate) fn clipped(&self, range: &KeyRange) -> Option<Arc<Self>> {
+        let key_range = self.record.key_range.intersection(range)?;
+        Some(self.shared(TableRecord { key_range, ..self.record.clone() }))
+    }
+
+    /// The same file as one more manifest names it, by `record`.
+    pub(crate) fn shared(&self, record: TableRecord) -> Arc<Self> {
+        self.file.manifests.fetch_add(1, Ordering::AcqRel);
+        Self::of(record, Arc::clone(&self.file))
+    }
+
+    /// Says that one manifest does not name the table any more.
+    pub(crate) fn retire(&self) {
+        let before = self.file.manifests.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "a manifest lets go of a table once");
+    }
+
+    pub(crate) fn record(&self) -> &TableRecord {
+        &self.record
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.record.id
+    }
+
+    pub(crate) fn key_range(&self) -> &KeyRange {
+        &self.record.key_range
+    }
+
+    /// Bytes of the file within the bounds, roughly; all of them if nothing is clipped off.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of the file that a rewrite of this tree's part would set free: what is outside the bounds and
+    /// no other tree's. Zero for a table that is shared: its other users' parts are not known here.
+    pub(crate) fn garbage_bytes(&self) -> u64 {
+        if self.is_shared() { 0 } else { self.record.file_bytes.saturating_sub(self.bytes) }
+    }
+
+    /// Whether other trees name the file, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.file.manifests.load(Ordering::Acquire) > 1
+    }
+
+    /// Entries within the bounds, roughly.
+    pub(crate) fn entry_count(&self) -> u64 {
+        self.share_of(self.file.table.properties().entry_count)
+    }
+
+    /// Of them deletes, roughly, and range deletes.
+    pub(crate) fn tombstone_count(&self) -> u64 {
+        let properties = self.file.table.properties();
+        if !self.is_clipped {
+            return properties.tombstone_count + properties.range_tombstone_count;
+        }
+        let range_tombstones: usize = self.tombstones.iter().map(|fragment| fragment.sequences.len()).sum();
+        self.share_of(properties.tombstone_count) + range_tombstones as u64
+    }
+
+    /// Whether the table may hold deletes of any kind.
+    pub(crate) fn has_tombstones(&self) -> bool {
+        self.file.table.properties().tombstone_count > 0 || !self.tombstones.is_empty()
+    }
+
+    fn share_of(&self, count: u64) -> u64 {
+        if !self.is_clipped {
+            return count;
+        }
+        let share = u128::from(count) * u128::from(self.bytes) / u128::from(self.record.file_bytes.max(1));
+        u64::try_from(share).unwrap_or(count)
+    }
+
+    /// The range tombstones, which no filter speaks for.
+    pub(crate) fn range_tombstones(&self) -> &Arc<FragmentedTombstones> {
+        &self.tombstones
+    }
+
+    /// Whether there may be point entries with the filter key of `key`, which `hash` was made of.
+    pub(crate) fn may_contain(&self, key: &[u8], hash: FilterHash) -> bool {
+        self.file.table.may_contain(key, hash)
+    }
+
+    /// The newest put or delete of the key at or below its sequence. Range tombstones are not looked at.
+    ///
+    /// REQUIRES: the key is within the bounds.
+    pub(crate) fn get(&self, key: &LookupKey) -> Result<Option<Found>> {
+        self.file.table.get(key)
+    }
+
+    /// A cursor over the point entries.
+    pub(crate) fn cursor(&self, mode: ReadMode) -> BoundedCursor {
+        let bounds = self.is_clipped.then(|| self.record.key_range.clone());
+        BoundedCursor::new(self.file.table.cursor(mode), bounds)
+    }
+
+    /// Bytes of the part in `range`, roughly.
+    pub(crate) fn approximate_bytes(&self, range: &KeyRange) -> Result<u64> {
+        match self.record.key_range.intersection(range) {
+            None => Ok(0),
+            Some(part) if part == self.record.key_range => Ok(self.bytes),
+            Some(part) => self.file.table.approximate_bytes(&part),
+        }
+    }
+}
+
+impl fmt::Debug for TableRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.record.fmt(f)
+    }
+}
