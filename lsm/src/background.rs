@@ -1,4 +1,5 @@
-//! The three threads: one syncs the log, one flushes, one compacts.
+//! The three threads: one syncs the log for those who do not wait for it in a
+//! thread of their own, one flushes, one compacts.
 //!
 //! Flushes and compactions that fail are tried again, later each time; those
 //! that find the engine poisoned are not.
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::commit_log::Duty;
 use crate::core::Core;
 use crate::tree::TreeCore;
 use crate::{Error, Result, compaction, flush};
@@ -133,14 +135,12 @@ fn join(thread: JoinHandle<()>) {
 }
 
 fn run_syncs(core: &Core) {
-    while core.log.wait_for_group() {
-        let bytes = core.log.gathered_bytes() as u64;
-        if core.sync_gathered().is_err() {
-            return;
-        }
-        let pause = core.pace(bytes);
-        if pause > Duration::ZERO {
-            core.log.pause(pause);
+    let turns = &core.log.turns;
+    while let Some(duty) = turns.next_duty(|| core.log.gathered_bytes() > 0) {
+        match duty {
+            // A failure is told to everybody who waits, and then there is no duty any more.
+            Duty::Lead => drop(core.take_turn()),
+            Duty::CallBack => turns.call_back(),
         }
     }
 }

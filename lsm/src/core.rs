@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use crate::background::Signals;
 use crate::batch::Operations;
-use crate::commit_log::{Appending, BATCH_BYTES_MAX, CommitLog};
+use crate::commit_log::{Appending, BATCH_BYTES_MAX, Callback, CommitLog, Waited};
 use crate::file_id::FileIds;
 use crate::gate::{Stalls, WriteGate};
 use crate::internal_key::Kind;
@@ -99,6 +99,10 @@ impl Core {
         };
         if self.stalls() != Stalls::default() {
             self.update_gate();
+        }
+        // Commits that are held and not waited for must not close the gate for good.
+        if self.log.gathered_bytes() >= self.options.log_buffer_bytes_max / 2 {
+            self.log.turns.want();
         }
         if self.options.background == Background::Inline {
             self.run_inline()?;
@@ -221,44 +225,48 @@ impl Core {
         }
     }
 
-    /// Writes and syncs what has gathered in the log. False if nothing had.
-    pub(crate) fn sync_gathered(&self) -> Result<bool> {
+    /// Takes the turn that the caller was given: writes and syncs what has
+    /// gathered in the log, and passes the turn on.
+    pub(crate) fn take_turn(&self) -> Result<()> {
+        self.log.turns.begin();
         let synced = self.log.sync_gathered();
-        let bytes = synced.inspect_err(|_| self.gate.abandon())?;
-        if bytes == 0 {
-            return Ok(false);
+        let bytes = synced.as_ref().map_or(0, |synced| synced.bytes);
+        self.log.turns.pass_on(self.pace(bytes as u64));
+        let synced = synced.inspect_err(|_| self.gate.abandon())?;
+        if bytes > 0 {
+            self.counters.synced(bytes);
         }
-        self.counters.synced(bytes);
         if !self.gate.is_open() {
             self.update_gate();
         }
-        if self.log.rotate_if_full().inspect_err(|_| self.gate.abandon())? {
+        if synced.rotated {
             self.bound_log();
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Waits until `sequence` is durable.
+    /// Waits until `sequence` is durable, which the caller's thread sees to if nobody else does already.
     pub(crate) fn wait_durable(&self, sequence: u64) -> Result<()> {
-        if self.log.durable() >= sequence {
-            return Ok(());
+        while self.log.turns.wait(sequence)? == Waited::Lead {
+            self.take_turn()?;
         }
+        Ok(())
+    }
+
+    /// Calls `done` once `sequence` is durable, or never will be.
+    pub(crate) fn on_durable(&self, sequence: u64, done: Callback) {
+        self.log.turns.on_durable(sequence, done);
         if self.options.background == Background::Inline {
-            self.sync_gathered()?;
+            // The outcome goes to `done`.
+            let _told = self.wait_durable(sequence);
+            self.log.turns.call_back();
         }
-        let outcome = Arc::new((Mutex::new(None), parking_lot::Condvar::new()));
-        let told = Arc::clone(&outcome);
-        let tell = move |result| {
-            *told.0.lock() = Some(result);
-            told.1.notify_one();
-        };
-        self.log.on_durable(sequence, Box::new(tell));
-        let mut slot = outcome.0.lock();
-        loop {
-            if let Some(result) = slot.take() {
-                return result;
-            }
-            outcome.1.wait(&mut slot);
+    }
+
+    /// Sees to it that `sequence`, which nobody waits for, becomes durable soon.
+    pub(crate) fn want_durable(&self, sequence: u64) {
+        if self.log.durable() < sequence {
+            self.log.turns.want();
         }
     }
 
@@ -331,7 +339,7 @@ impl Core {
         // A commit's callback may write, and come back here: the outer call does its work too.
         let Some(_running) = self.running_inline.try_lock() else { return Ok(()) };
         if self.log.gathered_bytes() >= self.options.log_buffer_bytes_max {
-            self.sync_gathered()?;
+            self.wait_durable(self.log.applied())?;
         }
         while let Some(tree) = self.signals.take_flush() {
             flush::flush_oldest(self, &tree)?;

@@ -30,7 +30,8 @@ impl Handle {
         let core = &self.core;
         core.log.close();
         if core.options.background == Background::Inline {
-            while core.sync_gathered()? {}
+            // Whether that fails is found below.
+            let _synced = core.wait_durable(core.log.applied());
         }
         self.threads.stop(&core.signals);
         core.all_trees().iter().for_each(|tree| tree.end_flushes());
@@ -55,6 +56,10 @@ impl Drop for Handle {
 }
 
 /// A batch that is applied and not yet durable.
+///
+/// Waiting for it, registering a callback or dropping it makes the log sync
+/// it. While it is only held nobody is in a hurry, until half of
+/// [`Options::log_buffer_bytes_max`] has gathered.
 #[must_use = "a batch is acknowledged only once it is durable"]
 pub struct Commit {
     sequence: u64,
@@ -67,7 +72,8 @@ impl Commit {
         self.sequence
     }
 
-    /// Waits until the batch is durable and visible to [`Engine::snapshot`].
+    /// Waits until the batch is durable and visible to [`Engine::snapshot`]. If
+    /// nobody syncs the log just then, the caller's thread does, for everybody.
     ///
     /// # Errors
     ///
@@ -80,11 +86,13 @@ impl Commit {
     /// Calls `done` once the batch is durable and visible, or has failed; from
     /// the sync thread, so `done` must be short.
     pub fn on_durable(self, done: impl FnOnce(Result<()>) + Send + 'static) {
-        self.core.log.on_durable(self.sequence, Box::new(done));
-        if self.core.options.background == Background::Inline {
-            // The outcome goes to `done`.
-            let _told = self.core.sync_gathered();
-        }
+        self.core.on_durable(self.sequence, Box::new(done));
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        self.core.want_durable(self.sequence);
     }
 }
 

@@ -43,8 +43,9 @@
 //! A write is encoded in a [`batch`], which is its form in the log, too. The
 //! `core` takes the lock of the `commit_log`, which assigns sequence numbers
 //! and copies the batch to a buffer, and applies it to the `memtable` of each
-//! [`tree`]. The sync thread of `background` writes what has gathered as one
-//! `frame`, syncs it, and publishes it: from then on [`snapshot`]s see it.
+//! [`tree`]. Whoever waits for a batch, or the sync thread of `background` for
+//! those who wait otherwise, writes what has gathered as one `frame`, syncs it,
+//! and publishes it: from then on [`snapshot`]s see it.
 //!
 //! Once memtables have grown, `core` freezes the largest; `flush` writes it as
 //! an SSTable of level 0. `compaction` picks tables and rewrites them one level

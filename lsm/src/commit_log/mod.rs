@@ -6,11 +6,12 @@
 //! batches are applied in the order of the log. (A lock of their own for
 //! memtables buys little on two cores: half of an insertion is waiting for
 //! memory, and then writers would have to wait for each other's publication.)
-//! Whoever syncs takes what has gathered, writes it as one group, syncs once,
-//! publishes the group's last sequence number as durable and tells those who
-//! wait. It never sleeps to make a group larger: while one sync runs, the next
-//! group gathers.
+//! Whoever has the turn to sync takes what has gathered, writes it as one group,
+//! syncs once, publishes the group's last sequence number as durable and tells
+//! those who wait. It never sleeps to make a group larger: while one sync runs,
+//! the next group gathers.
 //!
+//! - [`turns`]: who syncs when: threads that wait for their batch, or the sync thread for everybody else.
 //! - [`segment`]: what stands in a segment.
 //! - [`writer`]: groups and segments written.
 //! - [`replay`]: all of it read back.
@@ -26,6 +27,7 @@
 
 pub(crate) mod replay;
 pub(crate) mod segment;
+mod turns;
 pub(crate) mod writer;
 
 use std::collections::VecDeque;
@@ -33,12 +35,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 use self::replay::Replayed;
 use self::segment::{Descriptor, EXTENSION, RECORD_HEADER_BYTES, encode_record};
+use self::turns::Turns;
+pub(crate) use self::turns::{Callback, Duty, Waited};
 use self::writer::{SealedSegment, SegmentWriter};
 use crate::file_id::FileIds;
 use crate::{Error, Options, Result};
@@ -46,17 +49,14 @@ use crate::{Error, Options, Result};
 /// The largest batch, bytes: a group of one must fit a frame.
 pub(crate) const BATCH_BYTES_MAX: usize = 512 << 20;
 
-/// Called once with the outcome of a commit.
-type Waiter = Box<dyn FnOnce(Result<()>) + Send>;
-
 /// The log of an open engine.
 pub(crate) struct CommitLog {
     fs: Arc<dyn vfs::FileSystem>,
     dir: PathBuf,
     /// The write lock of the engine.
     gathered: Mutex<Gathered>,
-    /// Signalled when a batch meets an empty buffer, and at a change of `accepts`.
-    gathering: Condvar,
+    /// Whose turn it is to write and sync a group, and what is durable.
+    pub(crate) turns: Turns,
     /// Held while a group is written and synced.
     segment: Mutex<SegmentWriter>,
     /// The segments that are full, oldest first, and the current one as it was last synced.
@@ -66,8 +66,6 @@ pub(crate) struct CommitLog {
     /// Length of the group that gathers.
     gathered_bytes: AtomicUsize,
     applied: AtomicU64,
-    durable: AtomicU64,
-    waiters: Mutex<Waiters>,
 }
 
 /// What waits for the next sync.
@@ -95,10 +93,13 @@ impl Accepts {
     }
 }
 
-#[derive(Default)]
-struct Waiters {
-    poisoned: bool,
-    waiting: Vec<(u64, Waiter)>,
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Synced {
+    /// Bytes of the group, none if nothing had gathered.
+    pub(crate) bytes: usize,
+    /// Whether a new segment was begun.
+    pub(crate) rotated: bool,
 }
 
 /// The log's figures.
@@ -135,14 +136,12 @@ impl CommitLog {
             fs,
             dir: dir.to_owned(),
             gathered: Mutex::new(Gathered { group: Vec::new(), next_sequence, accepts: Accepts::Yes }),
-            gathering: Condvar::new(),
+            turns: Turns::new(next_sequence - 1),
             segment: Mutex::new(segment),
             segments: Mutex::new(segments),
             releasing: Mutex::new(()),
             gathered_bytes: AtomicUsize::new(0),
             applied: AtomicU64::new(next_sequence - 1),
-            durable: AtomicU64::new(next_sequence - 1),
-            waiters: Mutex::default(),
         })
     }
 
@@ -158,54 +157,43 @@ impl CommitLog {
 
     /// The last sequence number that is applied and durable.
     pub(crate) fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
+        self.turns.durable()
     }
 
-    /// Writes and syncs what has gathered, then tells who waits for it.
-    /// Returns the bytes written, none if nothing had gathered.
-    pub(crate) fn sync_gathered(&self) -> Result<usize> {
+    /// Writes and syncs what has gathered, and publishes it; begins a new
+    /// segment before that if the current one is full. Returns what it did.
+    ///
+    /// REQUIRES: the caller has the turn, has begun it, and passes it on afterwards.
+    pub(crate) fn sync_gathered(&self) -> Result<Synced> {
         let mut segment = self.segment.lock();
         let (mut group, last_sequence) = {
             let mut gathered = self.gathered.lock();
             if gathered.group.is_empty() {
-                return Ok(0);
+                return Ok(Synced::default());
             }
             self.gathered_bytes.store(0, Ordering::Release);
             (std::mem::take(&mut gathered.group), gathered.next_sequence - 1)
         };
-        let bytes = group.len();
-        let written = segment.append(&group, last_sequence);
-        if written.is_ok() {
-            self.segments.lock().1 = segment.figures();
-        }
+        let written = self.write(&mut segment, &group, last_sequence);
         drop(segment);
-        if let Err(error) = written {
+        let rotated = written.map_err(|error| {
             self.poison(&error);
-            return Err(Error::Poisoned);
-        }
-        self.durable.store(last_sequence, Ordering::Release);
+            Error::Poisoned
+        })?;
+        self.turns.publish(last_sequence);
+        let bytes = group.len();
         self.give_back(&mut group);
-        self.tell(last_sequence);
-        Ok(bytes)
+        Ok(Synced { bytes, rotated })
     }
 
-    /// Begins a new segment if the current one is full; true if it did.
-    pub(crate) fn rotate_if_full(&self) -> Result<bool> {
-        let mut segment = self.segment.lock();
-        match segment.rotate_if_full() {
-            Ok(None) => Ok(false),
-            Ok(Some(sealed)) => {
-                let mut segments = self.segments.lock();
-                segments.0.push_back(sealed);
-                segments.1 = segment.figures();
-                Ok(true)
-            }
-            Err(error) => {
-                drop(segment);
-                self.poison(&error);
-                Err(Error::Poisoned)
-            }
-        }
+    /// Writes a group durably. True if a new segment was begun for it.
+    fn write(&self, segment: &mut SegmentWriter, group: &[u8], last_sequence: u64) -> Result<bool> {
+        let sealed = segment.rotate_if_full()?;
+        let rotated = sealed.is_some();
+        self.segments.lock().0.extend(sealed);
+        segment.append(group, last_sequence)?;
+        self.segments.lock().1 = segment.figures();
+        Ok(rotated)
     }
 
     /// Keeps the memory of a written group for one to come.
@@ -221,32 +209,6 @@ impl CommitLog {
         }
     }
 
-    fn tell(&self, durable: u64) {
-        let done: Vec<_> = {
-            let mut waiters = self.waiters.lock();
-            waiters.waiting.extract_if(.., |(sequence, _)| *sequence <= durable).collect()
-        };
-        for (_, waiter) in done {
-            waiter(Ok(()));
-        }
-    }
-
-    /// Calls `done` once `sequence` is durable, or never will be.
-    pub(crate) fn on_durable(&self, sequence: u64, done: Waiter) {
-        let outcome = {
-            let mut waiters = self.waiters.lock();
-            if self.durable() >= sequence {
-                Ok(())
-            } else if waiters.poisoned {
-                Err(Error::Poisoned)
-            } else {
-                waiters.waiting.push((sequence, done));
-                return;
-            }
-        };
-        done(outcome);
-    }
-
     /// Takes no batch from now on, and fails whatever waits.
     pub(crate) fn poison(&self, cause: &Error) {
         tracing::error!(error = cause as &dyn std::error::Error, "the commit log takes no more writes");
@@ -255,16 +217,8 @@ impl CommitLog {
             gathered.accepts = Accepts::Poisoned;
             gathered.group = Vec::new();
             self.gathered_bytes.store(0, Ordering::Release);
-            self.gathering.notify_all();
         }
-        let failed = {
-            let mut waiters = self.waiters.lock();
-            waiters.poisoned = true;
-            std::mem::take(&mut waiters.waiting)
-        };
-        for (_, waiter) in failed {
-            waiter(Err(Error::Poisoned));
-        }
+        self.turns.fail();
     }
 
     /// Takes no batch from now on. What has gathered can still be synced.
@@ -273,28 +227,8 @@ impl CommitLog {
         if gathered.accepts == Accepts::Yes {
             gathered.accepts = Accepts::Closed;
         }
-        self.gathering.notify_all();
-    }
-
-    /// Waits until there is something to sync; false once the log is closed and all is synced.
-    pub(crate) fn wait_for_group(&self) -> bool {
-        let mut gathered = self.gathered.lock();
-        while gathered.group.is_empty() {
-            if gathered.accepts != Accepts::Yes {
-                return false;
-            }
-            self.gathering.wait(&mut gathered);
-        }
-        true
-    }
-
-    /// Sleeps for `pause`, or until the log is closed or poisoned.
-    pub(crate) fn pause(&self, pause: Duration) {
-        let mut gathered = self.gathered.lock();
-        // Batches that meet an empty buffer end the pause early once; the pace is a mean.
-        if gathered.accepts == Accepts::Yes {
-            self.gathering.wait_for(&mut gathered, pause);
-        }
+        drop(gathered);
+        self.turns.stop();
     }
 
     /// Removes the oldest segments as long as they hold nothing from `sequence` on.
@@ -349,13 +283,9 @@ impl Appending<'_> {
     /// REQUIRES: `check` passed; the batch is not empty and at most [`BATCH_BYTES_MAX`] long.
     pub(crate) fn append(&mut self, batch: &[u8], count: usize) -> u64 {
         let first_sequence = self.gathered.next_sequence;
-        let was_empty = self.gathered.group.is_empty();
         encode_record(&mut self.gathered.group, first_sequence, count, batch);
         self.gathered.next_sequence += count as u64;
         self.log.gathered_bytes.store(self.gathered.group.len(), Ordering::Release);
-        if was_empty {
-            self.log.gathering.notify_one();
-        }
         first_sequence
     }
 
