@@ -22,23 +22,21 @@ const STORED: &[u8] = b"STORED\r\n";
 
 pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
     let peer = Peer::memcached()?;
-    let mut sides = vec![Side { name: "hayloft", target: &hayloft.memcached, process: &hayloft.process }];
+    let mut sides =
+        vec![Side { name: "hayloft", target: hayloft.memcached, process: Some(&hayloft.process) }];
     if let Some(peer) = &peer {
-        sides.push(Side { name: "memcached", target: &peer.address, process: &peer.process });
+        sides.push(Side { name: "memcached", target: peer.address, process: Some(&peer.process) });
     }
     for side in &sides {
-        fill(*side.target).await?;
+        fill(side.target).await?;
     }
     for (workload, depth) in [("cache/get", 1), ("cache/get-pipelined", PIPELINE)] {
-        measure::compare(workload, &sides, plan, async |address: &SocketAddr| {
-            workers(*address, plan, depth, Command::Get).await
-        })
-        .await?;
+        let workers = async |address: &SocketAddr| workers(*address, plan, depth, Command::Get).await;
+        measure::compare(workload, &sides, plan.schedule(), workers).await?.print_ratios();
     }
-    measure::compare("cache/set", &sides, plan, async |address: &SocketAddr| {
-        workers(*address, plan, 1, Command::Set).await
-    })
-    .await
+    let workers = async |address: &SocketAddr| workers(*address, plan, 1, Command::Set).await;
+    measure::compare("cache/set", &sides, plan.schedule(), workers).await?.print_ratios();
+    Ok(())
 }
 
 /// Sets every item once.

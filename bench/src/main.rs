@@ -5,7 +5,7 @@
 //!
 //! - [`measure`]: what a workload is, and what is measured of it.
 //! - [`server`]: the processes under load, started and ended here.
-//! - [`rows`], [`photos`], [`cache`]: a file a door, each with its workloads.
+//! - [`rows`], [`photos`], [`cache`]: the doors, each with its workloads.
 //!
 //! The client shares the machine with the server, so figures are those of a
 //! whole machine at work, and the ratio says more than either side.
@@ -17,12 +17,13 @@ mod photos;
 mod rows;
 mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::measure::Schedule;
 use crate::server::Hayloft;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -41,6 +42,8 @@ struct Arguments {
 enum Suite {
     /// One row, one photo, one item at a time, from several connections.
     First(Plan),
+    /// The Bigtable door, beside Google's emulator and the paper's figures.
+    Rows(rows::Plan),
 }
 
 /// How long, how often, from how many connections.
@@ -68,16 +71,22 @@ enum DoorName {
 }
 
 impl Plan {
-    fn duration(&self) -> Duration {
-        Duration::from_secs(self.seconds)
+    fn schedule(&self) -> Schedule {
+        Schedule { duration: Duration::from_secs(self.seconds), rounds: self.rounds }
     }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let suite = async {
+        match &arguments.suite {
+            Suite::First(plan) => first(&arguments.hayloft, plan).await,
+            Suite::Rows(plan) => rows::suite(&arguments.hayloft, plan).await,
+        }
+    };
     let outcome = tokio::select! {
-        outcome = first(&arguments) => outcome,
+        outcome = suite => outcome,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
     };
     match outcome {
@@ -89,8 +98,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn first(arguments: &Arguments) -> Outcome<()> {
-    let Suite::First(plan) = &arguments.suite;
+async fn first(binary: &Path, plan: &Plan) -> Outcome<()> {
     println!(
         "{} connections, one request on its way on each; median of {} rounds of {} s; {} cores, client and server on them",
         plan.connections,
@@ -98,7 +106,7 @@ async fn first(arguments: &Arguments) -> Outcome<()> {
         plan.seconds,
         std::thread::available_parallelism()?,
     );
-    let hayloft = Hayloft::start(&arguments.hayloft)?;
+    let hayloft = Hayloft::start(binary)?;
     if plan.only.contains(&DoorName::Rows) {
         rows::compare(&hayloft, plan).await?;
     }

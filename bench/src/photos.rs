@@ -31,15 +31,15 @@ pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
     }
     let ours = Side { address: hayloft.photos, paths };
 
-    let mut sides = vec![measure::Side { name: "hayloft", target: &ours, process: &hayloft.process }];
-    measure::compare("photos/upload-16k", &sides, plan, async |side: &Side| {
+    let mut sides = vec![measure::Side { name: "hayloft", target: &ours, process: Some(&hayloft.process) }];
+    let workers = async |side: &&Side| {
         let mut workers = Vec::new();
         for _ in 0..plan.connections {
             workers.push(Upload { connection: Connection::open(side.address).await?, photo: photo.clone() });
         }
         Ok(workers)
-    })
-    .await?;
+    };
+    measure::compare("photos/upload-16k", &sides, plan.schedule(), workers).await?.print_ratios();
 
     let names: Vec<String> = (0..PHOTO_COUNT).map(|number| format!("/{number}.jpg")).collect();
     let peer = Peer::nginx(|root| {
@@ -50,9 +50,9 @@ pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
     })?;
     let theirs = peer.as_ref().map(|peer| Side { address: peer.address, paths: names });
     for (peer, target) in peer.iter().zip(&theirs) {
-        sides.push(measure::Side { name: "nginx", target, process: &peer.process });
+        sides.push(measure::Side { name: "nginx", target, process: Some(&peer.process) });
     }
-    measure::compare("photos/get-16k", &sides, plan, async |side: &Side| {
+    let workers = async |side: &&Side| {
         let mut workers = Vec::new();
         for seed in 0..u64::from(plan.connections) {
             let connection = Connection::open(side.address).await?;
@@ -65,8 +65,9 @@ pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
             });
         }
         Ok(workers)
-    })
-    .await
+    };
+    measure::compare("photos/get-16k", &sides, plan.schedule(), workers).await?.print_ratios();
+    Ok(())
 }
 
 struct Upload {

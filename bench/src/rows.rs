@@ -1,138 +1,131 @@
-//! The Bigtable door: one row at a time, beside Google's emulator.
+//! The Bigtable door, beside Google's emulator, a bare fdatasync and the
+//! figures of the paper.
 //!
 //! The emulator keeps its tables in memory; Hayloft syncs each write before it
 //! answers.
+//!
+//! - [`connection`], [`table`], [`load`]: a connection, what can be asked over
+//!   it, and what one worker asks.
+//! - [`beside_emulator`], [`paper`]: the workloads.
 
+mod bare_sync;
+mod beside_emulator;
+mod connection;
+mod load;
+mod paper;
+mod table;
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Parser;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
-use row_api::admin::{ColumnFamily, CreateTableRequest, Table};
-use row_api::client::{RowClient, connect_lazy};
-use row_api::data::{Mutation, mutation};
-use row_api::names::{InstanceName, TableName};
-use tonic::transport::Endpoint;
 
-use crate::measure::{self, Worker};
+use self::connection::Connection;
+use self::load::{Call, Load, Order};
+use self::table::Table;
+use crate::Outcome;
+use crate::measure::{self, Schedule, Side};
 use crate::server::{Hayloft, Peer};
-use crate::{Outcome, Plan};
 
-const ROW_COUNT: u32 = 20_000;
-const VALUE_BYTES: usize = 1000;
-const BATCH_ROW_COUNT: u32 = 500;
+/// Rows written by one request while a table is filled.
+const FILL_ROWS: u32 = 500;
 
-struct Side {
-    address: String,
-    table: TableName,
+/// How much of the Bigtable door is measured.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Plan {
+    /// Less of everything, in under four minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Connections, each with one request on its way.
+    #[arg(long, value_delimiter = ',', default_values = ["1", "16", "64"], value_parser = clap::value_parser!(u32).range(1..=1024))]
+    connections: Vec<u32>,
+    /// Milliseconds that each side of each round is under load; 2000, or 700 if quick.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    milliseconds: Option<u64>,
+    /// Alternating rounds, of which the median counts; 5, or 3 if quick.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=25))]
+    rounds: Option<u8>,
+    /// Only workloads whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
 }
 
-pub(crate) async fn compare(hayloft: &Hayloft, plan: &Plan) -> Outcome<()> {
+impl Plan {
+    fn schedule(&self) -> Schedule {
+        let (milliseconds, rounds) = if self.quick { (700, 3) } else { (2000, 5) };
+        Schedule {
+            duration: Duration::from_millis(self.milliseconds.unwrap_or(milliseconds)),
+            rounds: self.rounds.unwrap_or(rounds),
+        }
+    }
+
+    fn wants(&self, workload: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| workload.contains(part.as_str()))
+    }
+}
+
+/// One row at a time, for a first look at all doors.
+pub(crate) async fn compare(hayloft: &Hayloft, plan: &crate::Plan) -> Outcome<()> {
+    const ROW_COUNT: u32 = 20_000;
     let peer = Peer::cbtemulator()?;
-    let ours = Side::fill(hayloft.bigtable.to_string()).await?;
-    let theirs = match &peer {
-        Some(peer) => Some(Side::fill(peer.address.to_string()).await?),
-        None => None,
-    };
-    let mut sides = vec![measure::Side { name: "hayloft", target: &ours, process: &hayloft.process }];
-    for (peer, target) in peer.iter().zip(&theirs) {
-        sides.push(measure::Side { name: "cbtemulator", target, process: &peer.process });
+    let sides = sides(hayloft, peer.as_ref(), ROW_COUNT).await?;
+    for (workload, call) in [("rows/mutate_row", Call::Write), ("rows/read_rows", Call::Read)] {
+        let workers =
+            async |table: &Table| Load::open(table, call, Order::Random, plan.connections.into()).await;
+        measure::compare(workload, &sides, plan.schedule(), workers).await?.print_ratios();
     }
-    measure::compare("rows/mutate_row", &sides, plan, async |side: &Side| {
-        side.workers(plan, |client, table, random| Write { client, table, random })
-    })
-    .await?;
-    measure::compare("rows/read_rows", &sides, plan, async |side: &Side| {
-        side.workers(plan, |client, table, random| Read { client, table, random })
-    })
-    .await
+    Ok(())
 }
 
-impl Side {
-    /// Makes the table and writes every row once.
-    async fn fill(address: String) -> Outcome<Self> {
-        let instance = InstanceName { project: "bench".to_owned(), instance: "bench".to_owned() };
-        let side = Self { address, table: TableName { instance, table: "rows".to_owned() } };
-        let client = side.client()?;
-        let column_families = [("f".to_owned(), ColumnFamily::default())].into();
-        let request = CreateTableRequest {
-            parent: side.table.instance.to_string(),
-            table_id: side.table.table.clone(),
-            table: Some(Table { column_families, ..Table::default() }),
-            ..CreateTableRequest::default()
-        };
-        client.table_admin().create_table(request).await?;
-        let mut random = SmallRng::seed_from_u64(0);
-        for first in (0..ROW_COUNT).step_by(BATCH_ROW_COUNT as usize) {
-            let rows = first..first + BATCH_ROW_COUNT;
-            let entries = rows.map(|row| (key(row), vec![set_cell(&mut random)])).collect();
-            for answer in client.mutate_rows(&side.table, entries).await? {
-                answer?;
-            }
-        }
-        Ok(side)
+/// The whole suite; its last lines are the ratios.
+pub(crate) async fn suite(binary: &Path, plan: &Plan) -> Outcome<()> {
+    let Schedule { duration, rounds } = plan.schedule();
+    println!(
+        "values of {} bytes, one request on its way on each connection; median of {rounds} rounds of {duration:?}; \
+         {} cores, client and server on them",
+        table::VALUE_BYTES,
+        std::thread::available_parallelism()?,
+    );
+    let mut ratios = beside_emulator::run(binary, plan).await?;
+    ratios.extend(paper::run(binary, plan).await?);
+    for ratio in ratios {
+        println!("{ratio}");
     }
+    Ok(())
+}
 
-    fn client(&self) -> Outcome<RowClient> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?.tcp_nodelay(true);
-        Ok(RowClient::new(connect_lazy(&endpoint)))
+/// Hayloft and the emulator, if it is there, each with a table that is full.
+async fn sides<'a>(
+    hayloft: &'a Hayloft,
+    peer: Option<&'a Peer>,
+    row_count: u32,
+) -> Outcome<Vec<Side<'a, Table>>> {
+    let ours = filled_table(hayloft, "rows", row_count).await?;
+    let mut sides = vec![Side { name: "hayloft", target: ours, process: Some(&hayloft.process) }];
+    if let Some(peer) = peer {
+        let theirs = Table::create(peer.address, "rows", row_count).await?;
+        fill(&theirs).await?;
+        sides.push(Side { name: "cbtemulator", target: theirs, process: Some(&peer.process) });
     }
+    Ok(sides)
+}
 
-    /// A connection and a seed for each.
-    fn workers<W>(
-        &self,
-        plan: &Plan,
-        worker: impl Fn(RowClient, TableName, SmallRng) -> W,
-    ) -> Outcome<Vec<W>> {
-        let seeds = 0..u64::from(plan.connections);
-        seeds
-            .map(|seed| Ok(worker(self.client()?, self.table.clone(), SmallRng::seed_from_u64(seed))))
-            .collect()
+async fn filled_table(hayloft: &Hayloft, id: &str, row_count: u32) -> Outcome<Table> {
+    let table = Table::create(hayloft.bigtable, id, row_count).await?;
+    fill(&table).await?;
+    Ok(table)
+}
+
+/// Writes every row once.
+async fn fill(table: &Table) -> Outcome<()> {
+    let mut connection = Connection::open(table.address).await?;
+    let mut random = SmallRng::seed_from_u64(0);
+    for first in (0..table.row_count).step_by(FILL_ROWS as usize) {
+        let end = table.row_count.min(first + FILL_ROWS);
+        let request = table.write_all(first..end, &mut random);
+        connection.call(Call::WriteBatch(FILL_ROWS).rpc(), request, |_| Ok(())).await?;
     }
-}
-
-struct Write {
-    client: RowClient,
-    table: TableName,
-    random: SmallRng,
-}
-
-impl Worker for Write {
-    async fn step(&mut self) -> Outcome<u64> {
-        let key = key(self.random.random_range(0..ROW_COUNT));
-        self.client.mutate_row(&self.table, &key, vec![set_cell(&mut self.random)]).await?;
-        Ok(1)
-    }
-}
-
-struct Read {
-    client: RowClient,
-    table: TableName,
-    random: SmallRng,
-}
-
-impl Worker for Read {
-    async fn step(&mut self) -> Outcome<u64> {
-        let key = key(self.random.random_range(0..ROW_COUNT));
-        let row = self.client.read_row(&self.table, &key).await?;
-        match row.as_ref().and_then(|row| row.cell("f", b"q")) {
-            Some(cell) if cell.value.len() == VALUE_BYTES => Ok(1),
-            _ => Err(format!("row {} is not as it was written", String::from_utf8_lossy(&key)).into()),
-        }
-    }
-}
-
-fn key(row: u32) -> Vec<u8> {
-    format!("user{row:08}").into_bytes()
-}
-
-/// A cell of bytes that do not compress, always at the same timestamp: each
-/// write replaces the one before.
-fn set_cell(random: &mut SmallRng) -> Mutation {
-    let mut value = vec![0; VALUE_BYTES];
-    random.fill(&mut value[..]);
-    let cell = mutation::SetCell {
-        family_name: "f".to_owned(),
-        column_qualifier: b"q".to_vec().into(),
-        timestamp_micros: 1_000_000,
-        value: value.into(),
-    };
-    Mutation { mutation: Some(mutation::Mutation::SetCell(cell)) }
+    Ok(())
 }

@@ -195,13 +195,13 @@ fn installed(name: &str, elsewhere: &[&str]) -> Option<PathBuf> {
     let directories = std::env::split_paths(&path).chain(elsewhere.iter().map(PathBuf::from));
     let found = directories.map(|directory| directory.join(name)).find(|program| program.is_file());
     if found.is_none() {
-        println!("{name} is not installed: no ratio to it");
+        println!("{name} is not installed: it is left out, and there is no ratio to it");
     }
     found
 }
 
 /// Somewhere on a disk: `/tmp` may be memory, where a sync costs nothing.
-fn data_root() -> PathBuf {
+pub(crate) fn data_root() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
