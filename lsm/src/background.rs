@@ -44,6 +44,11 @@ impl Signals {
         self.work.lock().flushes.pop_front()
     }
 
+    /// Puts back what [`Signals::take_flush`] gave, to be tried again.
+    pub(crate) fn return_flush(&self, tree: Arc<TreeCore>) {
+        self.work.lock().flushes.push_front(tree);
+    }
+
     /// Says that some tree may need a compaction.
     pub(crate) fn compaction_due(&self) {
         self.work.lock().compaction_due = true;
@@ -159,7 +164,7 @@ fn run_flushes(core: &Core) {
                 tracing::error!(error = &error as &dyn std::error::Error, tree = tree.id.0, "cannot flush");
                 tree.flush_failed(Arc::new(error));
                 if !is_final {
-                    core.signals.work.lock().flushes.push_front(tree);
+                    core.signals.return_flush(tree);
                     core.signals.rest(&core.signals.flush_wanted, failures);
                     failures += 1;
                 }

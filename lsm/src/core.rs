@@ -78,7 +78,12 @@ impl Core {
             return Ok(Ok(self.log.applied()));
         }
         if !self.gate.is_open() {
-            return Ok(Err(batch));
+            if self.options.background == Background::Inline {
+                self.run_inline()?;
+            }
+            if !self.gate.is_open() {
+                return Ok(Err(batch));
+            }
         }
         let last_sequence = {
             let mut appending = self.log.lock();
@@ -342,7 +347,7 @@ impl Core {
             self.wait_durable(self.log.applied())?;
         }
         while let Some(tree) = self.signals.take_flush() {
-            flush::flush_oldest(self, &tree)?;
+            flush::flush_oldest(self, &tree).inspect_err(|_| self.signals.return_flush(tree))?;
             self.after_change();
         }
         while crate::compaction::compact_most_urgent(self)? {

@@ -113,7 +113,10 @@ impl Engine {
         core.bound_log();
         let threads = match core.options.background {
             Background::Threads => Threads::start(&core),
-            Background::Inline => Threads::default(),
+            Background::Inline => {
+                core.run_inline()?;
+                Threads::default()
+            }
         };
         core.signals.compaction_due();
         Ok(Self { handle: Arc::new(Handle { core, threads }) })

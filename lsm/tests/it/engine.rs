@@ -9,7 +9,7 @@ use lsm::{
     Background, Decision, Engine, Error, FilterKey, KeepDecision, KeyRange, Options, Tree, TreeFormat,
     TreeId, WriteBatch,
 };
-use vfs::simulated::FaultPlan;
+use vfs::simulated::{FaultPlan, Operation};
 use vfs::{Access, FileSystem, SimulatedFileSystem};
 
 const DIR: &str = "/engine";
@@ -278,6 +278,38 @@ fn a_failed_sync_poisons_the_engine_and_reads_go_on() {
     assert!(matches!(engine.barrier().wait(), Err(Error::Poisoned)));
     assert_eq!(keys(&engine, &tree), ["a"]);
     assert!(matches!(engine.close(), Err(Error::Poisoned)));
+}
+
+#[test]
+fn an_engine_opened_with_more_tables_than_its_options_allow_takes_writes() {
+    let fs = SimulatedFileSystem::new();
+    let with = |epoch, (l0_compaction_trigger, l0_slowdown, l0_stop)| {
+        let options = Options { l0_compaction_trigger, l0_slowdown, l0_stop, ..inline_options() };
+        Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, options).expect("opens")
+    };
+    let engine = with(1, (100, 100, 101));
+    let tree = engine.create_tree(TREE, TreeFormat::default()).expect("created");
+    for key in ["a", "b", "c"] {
+        put(&engine, key, "v");
+        tree.flush().expect("flushed");
+    }
+    drop((engine, tree));
+    let engine = with(2, (1, 1, 2));
+    put(&engine, "d", "v");
+    assert_eq!(keys(&engine, &engine.tree(TREE).expect("exists")), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn a_flush_that_failed_is_done_before_the_next_one() {
+    let (fs, engine, tree) = opened();
+    put(&engine, "a", "1");
+    fs.set_faults(FaultPlan { failing: vec![Operation::Create], ..FaultPlan::default() });
+    assert!(matches!(tree.flush(), Err(Error::Io(_))));
+    fs.set_faults(FaultPlan::default());
+    put(&engine, "b", "2");
+    tree.flush().expect("flushed");
+    assert_eq!(tree.stats().frozen_memtable_count, 0);
+    assert_eq!(keys(&engine, &tree), ["a", "b"]);
 }
 
 #[test]

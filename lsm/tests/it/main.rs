@@ -4,7 +4,9 @@
 
 mod engine;
 mod fork;
+mod history;
 mod measure;
-mod model;
+mod metamorphic;
 mod power_cut;
+mod seeds;
 mod threads;

@@ -1,0 +1,44 @@
+//! Options drawn at random, small, so that a short history meets every limit.
+
+use lsm::{Background, Options};
+
+use super::choices::Choices;
+
+/// A source of options: each opening of a run gets other ones.
+pub struct Settings {
+    background: Background,
+    choices: Choices<'static>,
+}
+
+impl Settings {
+    pub fn new(background: Background, seed: u64) -> Self {
+        Self { background, choices: Choices::seeded(seed) }
+    }
+
+    /// The options of the next opening.
+    pub fn draw(&mut self) -> Options {
+        let background = self.background;
+        let choices = &mut self.choices;
+        if choices.percent(10) {
+            return Options { background, ..Options::default() };
+        }
+        let l0_compaction_trigger = 1 + choices.below(5);
+        let l0_slowdown = l0_compaction_trigger + choices.below(5);
+        let log_segment_bytes = choices.one_of(&[4, 5, 16, 64]) << 10;
+        Options {
+            memtable_bytes_max: choices.one_of(&[64, 65, 100, 256, 4096]) << 10,
+            block_cache_bytes: choices.one_of(&[0, 1, 3000, 64 << 10, 16 << 20]),
+            log_segment_bytes,
+            log_bytes_max: log_segment_bytes * choices.one_of(&[2, 3, 20]),
+            log_buffer_bytes_max: choices.one_of(&[1, 2, 10, 1000]) << 10,
+            l0_compaction_trigger,
+            l0_slowdown,
+            l0_stop: l0_slowdown + 1 + choices.below(4),
+            level_bytes_base: choices.one_of(&[4, 8, 60, 1000]) << 10,
+            level_ratio: choices.one_of(&[2, 3, 10, 100]),
+            table_bytes: choices.one_of(&[4, 5, 30, 1000]) << 10,
+            block_bytes: choices.one_of(&[256, 300, 1000, 8 << 10, 4 << 20]),
+            background,
+        }
+    }
+}

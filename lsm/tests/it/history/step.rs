@@ -1,0 +1,297 @@
+//! The steps of a history and how they are drawn.
+//!
+//! Every step makes sense anywhere: it speaks of places for trees, snapshots
+//! and iterators, and does nothing where the place is empty. So a history from
+//! which steps were taken away is a history.
+
+use super::choices::Choices;
+
+/// Places for trees, snapshots and iterators.
+pub const TREES: usize = 3;
+pub const SNAPSHOTS: usize = 4;
+pub const ITERATORS: usize = 3;
+
+/// Values that start with this byte are expired: compactions of some trees may
+/// drop them, and readers of those trees take them for absent.
+pub const EXPIRED: u8 = 0xee;
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Makes the tree `id`, which no other step makes, in the place `tree`.
+    Create {
+        tree: usize,
+        id: u64,
+        kind: TreeKind,
+    },
+    /// Drops the tree in a place.
+    DropTree(usize),
+    Write {
+        writes: Vec<Write>,
+        acknowledge: Acknowledge,
+    },
+    Get {
+        tree: usize,
+        view: View,
+        key: Vec<u8>,
+    },
+    /// Keeps a snapshot in the place `at`.
+    Keep {
+        at: usize,
+        view: View,
+    },
+    Release(usize),
+    /// Opens the iterator in the place `at`.
+    Open {
+        at: usize,
+        tree: usize,
+        view: View,
+        span: Span,
+    },
+    Move {
+        at: usize,
+        moves: Vec<Move>,
+    },
+    Leave(usize),
+    Scan {
+        tree: usize,
+        view: View,
+        backward: bool,
+    },
+    /// Looks at what is durable, whatever that is just now.
+    Peek,
+    Flush(usize),
+    Compact(usize),
+    Reopen(Ending),
+}
+
+/// What is chosen when a tree is made.
+#[derive(Clone, Copy, Debug)]
+pub struct TreeKind {
+    /// Its filters know prefixes, not keys.
+    pub by_prefix: bool,
+    /// Compactions drop what is [`EXPIRED`].
+    pub expires: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub tree: usize,
+    pub key: Vec<u8>,
+    pub change: Change,
+}
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    Put(Vec<u8>),
+    Delete,
+    /// Up to this key.
+    DeleteRange(Vec<u8>),
+}
+
+/// What becomes of a write's commit.
+#[derive(Clone, Copy, Debug)]
+pub enum Acknowledge {
+    Wait,
+    Callback,
+    Never,
+}
+
+/// Which moment is read.
+#[derive(Clone, Copy, Debug)]
+pub enum View {
+    /// What is applied.
+    Applied,
+    /// The same, once it is durable.
+    Durable,
+    /// The snapshot in a place; what is applied if there is none.
+    Kept(usize),
+}
+
+#[derive(Clone, Debug)]
+pub enum Span {
+    All,
+    From(Vec<u8>),
+    Between(Vec<u8>, Vec<u8>),
+    /// A filter prefix of a tree whose filters know prefixes.
+    Prefix(Vec<u8>),
+}
+
+#[derive(Clone, Debug)]
+pub enum Move {
+    Next,
+    Prev,
+    Seek(Vec<u8>),
+    SeekBefore(Vec<u8>),
+}
+
+/// How an engine ends before it is opened anew.
+#[derive(Clone, Copy, Debug)]
+pub enum Ending {
+    Close,
+    /// Its last handle goes.
+    Drop,
+    /// The power goes, after all was acknowledged; the number decides what is left of the rest.
+    PowerCut(u64),
+}
+
+/// A history of up to about `length` steps, and a look at everything at its end.
+pub fn history(choices: &mut Choices<'_>, length: usize) -> Vec<Step> {
+    let mut drawn = Drawn { row_count: choices.one_of(&[8, 60, 400]), tree_count: 0, choices };
+    let mut steps = vec![drawn.create(0), drawn.create(1)];
+    while steps.len() < length && !drawn.choices.are_spent() {
+        let step = drawn.step();
+        steps.push(step);
+    }
+    steps.extend(look_at_everything());
+    steps.extend((0..TREES).map(Step::Compact));
+    steps.extend(look_at_everything());
+    steps.push(Step::Reopen(Ending::PowerCut(length as u64)));
+    steps.extend(look_at_everything());
+    steps
+}
+
+fn look_at_everything() -> impl Iterator<Item = Step> {
+    let views = (0..SNAPSHOTS).map(View::Kept).chain([View::Durable]);
+    let places = views.flat_map(|view| (0..TREES).map(move |tree| (view, tree)));
+    places.flat_map(|(view, tree)| [false, true].map(|backward| Step::Scan { tree, view, backward }))
+}
+
+/// A history as it is drawn.
+struct Drawn<'a, 'b> {
+    choices: &'a mut Choices<'b>,
+    row_count: usize,
+    tree_count: u64,
+}
+
+impl Drawn<'_, '_> {
+    fn step(&mut self) -> Step {
+        match self.choices.below(100) {
+            0..48 => self.write(),
+            48..56 => Step::Get { tree: self.tree(), view: self.view(), key: self.key() },
+            56..61 => Step::Keep { at: self.choices.below(SNAPSHOTS), view: self.view() },
+            61..64 => Step::Release(self.choices.below(SNAPSHOTS)),
+            64..68 => self.open(),
+            68..78 => Step::Move { at: self.choices.below(ITERATORS), moves: self.moves() },
+            78..79 => Step::Leave(self.choices.below(ITERATORS)),
+            79..82 => Step::Scan { tree: self.tree(), view: self.view(), backward: self.choices.percent(50) },
+            82..84 => Step::Peek,
+            84..89 => Step::Flush(self.tree()),
+            89..92 => Step::Compact(self.tree()),
+            92..95 => Step::Reopen(self.ending()),
+            95..98 => {
+                let tree = self.tree();
+                self.create(tree)
+            }
+            98..99 => Step::DropTree(self.tree()),
+            _ => self.bulk(),
+        }
+    }
+
+    /// A tree's place: the first one most often.
+    fn tree(&mut self) -> usize {
+        self.choices.one_of(&[0, 0, 0, 1, 1, 2])
+    }
+
+    fn create(&mut self, tree: usize) -> Step {
+        self.tree_count += 1;
+        let kind = TreeKind { by_prefix: self.choices.percent(50), expires: self.choices.percent(30) };
+        Step::Create { tree, id: self.tree_count, kind }
+    }
+
+    fn ending(&mut self) -> Ending {
+        match self.choices.below(3) {
+            0 => Ending::Close,
+            1 => Ending::Drop,
+            _ => Ending::PowerCut(self.choices.below(1 << 16) as u64),
+        }
+    }
+
+    /// Short keys, so that they meet; some are prefixes of others.
+    fn key(&mut self) -> Vec<u8> {
+        match self.choices.below(60) {
+            0 => return Vec::new(),
+            1 => return vec![0xff; 1 + self.choices.below(3)],
+            _ => {}
+        }
+        let mut key = self.row();
+        if self.choices.percent(30) {
+            key.extend_from_slice(b"\0\x01");
+            key.extend_from_slice(&[0, 1, 0xff][..self.choices.below(4)]);
+        }
+        key
+    }
+
+    fn row(&mut self) -> Vec<u8> {
+        format!("{:02}", self.choices.below(self.row_count)).into_bytes()
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let length = match self.choices.below(20) {
+            0 => 0,
+            1..12 => self.choices.below(32),
+            12..19 => self.choices.below(400),
+            _ => self.choices.below(6000),
+        };
+        let first = if self.choices.percent(15) { EXPIRED } else { self.byte() };
+        // Some compress well and some do not.
+        let stride = self.choices.one_of(&[0, 1, 167]);
+        let rest = (1..length).map(|at: usize| (at * stride + at / 7 * stride).to_le_bytes()[0]);
+        std::iter::once(first).take(length).chain(rest).collect()
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.choices.below(256).to_le_bytes()[0]
+    }
+
+    fn write(&mut self) -> Step {
+        let writes = (0..=self.choices.below(6)).map(|_| self.one_write()).collect();
+        let acknowledge =
+            self.choices.one_of(&[Acknowledge::Wait, Acknowledge::Callback, Acknowledge::Never]);
+        Step::Write { writes, acknowledge }
+    }
+
+    /// Enough writes to fill a memtable.
+    fn bulk(&mut self) -> Step {
+        let writes = (0..150).map(|_| self.one_write()).collect();
+        Step::Write { writes, acknowledge: Acknowledge::Never }
+    }
+
+    fn one_write(&mut self) -> Write {
+        let (tree, key) = (self.tree(), self.key());
+        let change = match self.choices.below(20) {
+            0..14 => Change::Put(self.value()),
+            14..18 => Change::Delete,
+            _ => Change::DeleteRange(self.key()),
+        };
+        Write { tree, key, change }
+    }
+
+    fn view(&mut self) -> View {
+        match self.choices.below(3) {
+            0 => View::Applied,
+            1 => View::Durable,
+            _ => View::Kept(self.choices.below(SNAPSHOTS)),
+        }
+    }
+
+    fn open(&mut self) -> Step {
+        let span = match self.choices.below(8) {
+            0 => Span::All,
+            1 => Span::From(self.key()),
+            2..5 => Span::Between(self.key(), self.key()),
+            _ => Span::Prefix([&self.row()[..], b"\0\x01"].concat()),
+        };
+        Step::Open { at: self.choices.below(ITERATORS), tree: self.tree(), view: self.view(), span }
+    }
+
+    fn moves(&mut self) -> Vec<Move> {
+        let count = 1 + self.choices.below(20);
+        let mut one = || match self.choices.below(10) {
+            0..5 => Move::Next,
+            5..8 => Move::Prev,
+            8 => Move::Seek(self.key()),
+            _ => Move::SeekBefore(self.key()),
+        };
+        (0..count).map(|_| one()).collect()
+    }
+}
