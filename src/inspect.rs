@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use lsm::sstable::inspect::{self, Summary};
+use lsm::sstable::inspect::{self, Change, Summary};
 use serde_json::json;
 use vfs::RealFileSystem;
 
@@ -66,8 +66,12 @@ fn sstable(path: &Path, keys: bool, json: bool) -> Result<(), InspectError> {
     if keys && damages.is_empty() {
         for write in table.writes() {
             let write = write?;
-            let value = write.value.map_or("delete".to_owned(), |value| format!("{} bytes", value.len()));
-            writeln!(out, "{:>12} {} {value}", write.sequence, write.key.escape_ascii())?;
+            let change = match write.change {
+                Change::Put(value) => format!("{} bytes", value.len()),
+                Change::Delete => "delete".to_owned(),
+                Change::Merge(operand) => format!("merge of {} bytes", operand.len()),
+            };
+            writeln!(out, "{:>12} {} {change}", write.sequence, write.key.escape_ascii())?;
         }
         for delete in table.range_deletes() {
             let [start, end] = [&delete.key_range.start, &delete.key_range.end].map(|key| key.escape_ascii());
@@ -79,12 +83,14 @@ fn sstable(path: &Path, keys: bool, json: bool) -> Result<(), InspectError> {
 }
 
 fn as_lines(summary: &Summary) -> Vec<(&'static str, String)> {
+    let Summary { entry_count, tombstone_count, merge_count, .. } = summary;
+    let entries = format!("{entry_count}, {tombstone_count} of them deletes, {merge_count} merges");
     let ratio = summary.raw_bytes as f64 / summary.data_bytes.max(1) as f64;
     vec![
         ("file bytes", summary.file_bytes.to_string()),
         ("first key", summary.key_range.start.escape_ascii().to_string()),
         ("past the last", summary.key_range.end.escape_ascii().to_string()),
-        ("entries", format!("{}, {} of them deletes", summary.entry_count, summary.tombstone_count)),
+        ("entries", entries),
         ("range deletes", summary.range_tombstone_count.to_string()),
         ("sequences", format!("{} to {}", summary.sequence_min, summary.sequence_max)),
         ("data blocks", format!("{}, {} bytes", summary.data_block_count, summary.data_bytes)),
@@ -102,6 +108,7 @@ fn as_json(path: &Path, summary: &Summary, damages: &[lsm::Error]) -> serde_json
         "past_the_last_key": summary.key_range.end.escape_ascii().to_string(),
         "entry_count": summary.entry_count,
         "tombstone_count": summary.tombstone_count,
+        "merge_count": summary.merge_count,
         "range_tombstone_count": summary.range_tombstone_count,
         "sequence_min": summary.sequence_min,
         "sequence_max": summary.sequence_max,

@@ -5,12 +5,12 @@
 //!
 //! ```text
 //! SIZE    FIELD
-//! 1       kind: 1 put, 2 delete, 3 range delete
+//! 1       kind: 1 put, 2 delete, 3 range delete, 4 merge
 //! varint  tree
 //! varint  key length, k
 //! k       key; of a range delete, its start
 //! varint  value length, v; none behind the key of a delete
-//! v       value; of a range delete, its end
+//! v       value; of a range delete, its end; of a merge, its operand
 //! ```
 //!
 //! once for each write. The write at index `i` of a batch has the batch's first
@@ -33,6 +33,8 @@ pub struct WriteBatch {
     entry_bytes: usize,
     /// The trees written to, each once.
     trees: SmallVec<[TreeId; 4]>,
+    /// Those of them that get merge operands.
+    merged_trees: SmallVec<[TreeId; 2]>,
 }
 
 impl WriteBatch {
@@ -49,6 +51,16 @@ impl WriteBatch {
     /// Removes `key` from `tree`.
     pub fn delete(&mut self, tree: TreeId, key: &[u8]) {
         self.push(Kind::Delete, tree, key, None);
+    }
+
+    /// Changes the value of `key` in `tree` by `operand`, as the tree's
+    /// [`crate::MergeOperator`] understands it; what the value is meanwhile need
+    /// not be known. The caller has checked the operand: nothing can refuse it later.
+    pub fn merge(&mut self, tree: TreeId, key: &[u8], operand: &[u8]) {
+        self.push(Kind::Merge, tree, key, Some(operand));
+        if !self.merged_trees.contains(&tree) {
+            self.merged_trees.push(tree);
+        }
     }
 
     /// Removes each key of `tree` in `start..end`; writes nothing where the
@@ -82,6 +94,11 @@ impl WriteBatch {
     /// The trees written to, each once, in order of their first write.
     pub(crate) fn trees(&self) -> &[TreeId] {
         &self.trees
+    }
+
+    /// The trees that get merge operands, each once.
+    pub(crate) fn merged_trees(&self) -> &[TreeId] {
+        &self.merged_trees
     }
 
     /// The batch as the commit log holds it.
@@ -185,16 +202,19 @@ mod tests {
         batch.delete(TreeId(300), b"gone");
         batch.delete_range(TreeId(7), b"a", b"c");
         batch.delete_range(TreeId(7), b"c", b"c");
-        assert_eq!((batch.len(), batch.trees()), (3, &[TreeId(7), TreeId(300)][..]));
+        batch.merge(TreeId(7), b"key", b"+1");
+        assert_eq!((batch.len(), batch.trees()), (4, &[TreeId(7), TreeId(300)][..]));
+        assert_eq!(batch.merged_trees(), [TreeId(7)]);
 
         let bytes = batch.encoded();
         let text = |range: &Range<usize>| &bytes[range.clone()];
         let writes: Vec<_> = Operations::new(bytes).map(|operation| operation.expect("holds")).collect();
         let seen: Vec<_> = writes.iter().map(|w| (w.kind, w.tree.0, text(&w.key), text(&w.value))).collect();
-        let expected: [(Kind, u64, &[u8], &[u8]); 3] = [
+        let expected: [(Kind, u64, &[u8], &[u8]); 4] = [
             (Kind::Put, 7, b"key", b"value"),
             (Kind::Delete, 300, b"gone", b""),
             (Kind::RangeDelete, 7, b"a", b"c"),
+            (Kind::Merge, 7, b"key", b"+1"),
         ];
         assert_eq!(seen, expected);
     }
@@ -204,7 +224,8 @@ mod tests {
         let mut batch = WriteBatch::new();
         batch.put(TreeId(1), b"k", b"vw");
         batch.delete(TreeId(128), b"");
-        assert_eq!(batch.encoded(), b"\x01\x01\x01k\x02vw\x02\x80\x01\x00");
+        batch.merge(TreeId(1), b"k", b"o");
+        assert_eq!(batch.encoded(), b"\x01\x01\x01k\x02vw\x02\x80\x01\x00\x04\x01\x01k\x01o");
     }
 
     #[test]

@@ -92,6 +92,10 @@ impl Core {
                 return Ok(Err(batch));
             }
             let trees = self.find_all(batch.trees())?;
+            for merged in batch.merged_trees() {
+                let tree = trees.iter().find(|tree| tree.id == *merged).expect("it is one of the trees");
+                tree.operator.required()?;
+            }
             let count = batch.len() as u64;
             let first_sequence = appending.append(batch.encoded(), batch.len());
             let bytes: usize = apply(&trees, batch, first_sequence);
@@ -130,10 +134,11 @@ impl Core {
         let admin = self.admin.lock();
         self.log.lock().check()?;
         self.check_new(&admin, id)?;
+        let operator = self.options.merge_operator(id, &format)?;
         // Whatever the log holds so far is not this tree's.
         let redo_point = self.log.applied();
         let record = TreeRecord { tree: id, format, redo_point, dropped_at: None, tables: BTreeMap::new() };
-        let tree = Arc::new(TreeCore::new(self.create_manifest(record)?, Version::default()));
+        let tree = Arc::new(TreeCore::new(self.create_manifest(record)?, Version::default(), operator));
         self.trees.write().insert(id, Arc::clone(&tree));
         Ok(tree)
     }

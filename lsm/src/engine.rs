@@ -104,6 +104,7 @@ impl Engine {
     ///
     /// - [`crate::Error::Locked`], [`crate::Error::StaleEpoch`],
     ///   [`crate::Error::InvalidOption`]: nothing was changed.
+    /// - [`crate::Error::UnknownMergeOperator`]: the options lack what some tree's format names.
     /// - [`crate::Error::Damaged`]: something that was durable is not there or
     ///   does not hold. Nothing was deleted that a recovery could use.
     /// - [`crate::Error::Io`]
@@ -138,6 +139,7 @@ impl Engine {
     /// # Errors
     ///
     /// - [`crate::Error::TreeExists`]: it exists, or was dropped of late.
+    /// - [`crate::Error::UnknownMergeOperator`]: the options lack the operator that `format` names.
     /// - [`crate::Error::Io`]: it may exist after a reopening.
     pub fn create_tree(&self, id: TreeId, format: TreeFormat) -> Result<Tree> {
         Ok(self.handle_of(self.core().create_tree(id, format)?))
@@ -186,7 +188,8 @@ impl Engine {
     /// # Errors
     ///
     /// Nothing was written by
-    /// - [`crate::Error::NoSuchTree`], [`crate::Error::BatchTooLarge`], [`crate::Error::EntryTooLarge`],
+    /// - [`crate::Error::NoSuchTree`], [`crate::Error::NoMergeOperator`],
+    /// - [`crate::Error::BatchTooLarge`], [`crate::Error::EntryTooLarge`],
     /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
     pub fn write(&self, mut batch: WriteBatch) -> Result<Commit> {
         loop {

@@ -49,6 +49,18 @@ pub enum Error {
     /// There is such a tree, or was one of late.
     #[error("tree {} exists or existed", .0.0)]
     TreeExists(TreeId),
+    /// A tree was made with a merge operator that [`crate::Options::merge_operators`]
+    /// does not hold: its operands can be read by no other. Nothing was changed.
+    #[error("tree {} needs the merge operator {name:?}, which is not among the options", tree.0)]
+    UnknownMergeOperator {
+        /// The tree.
+        tree: TreeId,
+        /// The operator's name.
+        name: String,
+    },
+    /// A merge operand in, or for, a tree that was made without a merge operator. Nothing was written.
+    #[error("tree {} has no merge operator", .0.0)]
+    NoMergeOperator(TreeId),
     /// A batch is larger than a commit log record may be. Nothing was written.
     #[error("a batch of {bytes} bytes is larger than {bytes_max}")]
     BatchTooLarge {

@@ -48,6 +48,8 @@ pub(crate) fn write_out(
         table_bytes: u64::MAX,
         snapshots,
         below: Below::Anything,
+        operator: &tree.operator,
+        value_at: &|key, sequence| tree.value_at(key, sequence),
         keep_decision: None,
         check,
     };

@@ -48,6 +48,7 @@ impl Core {
         id: TreeId,
         range: &KeyRange,
     ) -> Result<Arc<TreeCore>> {
+        let operator = self.options.merge_operator(id, &parent.format)?;
         // Should the manifest fail, they stay counted: it may be there after a reopening.
         let tables: Vec<_> = version.tables().filter_map(|table| table.clipped(range)).collect();
         let record = TreeRecord {
@@ -58,6 +59,6 @@ impl Core {
             tables: tables.iter().map(|table| (table.id(), table.record().clone())).collect(),
         };
         let manifest = self.create_manifest(record)?;
-        Ok(Arc::new(TreeCore::new(manifest, Version::new(tables))))
+        Ok(Arc::new(TreeCore::new(manifest, Version::new(tables), operator)))
     }
 }

@@ -139,19 +139,21 @@ pub(crate) struct FrameReader {
     path: PathBuf,
     id: FileId,
     file_bytes: u64,
+    prelude: Prelude,
     /// Past the last frame that held.
     offset: u64,
     payload: Vec<u8>,
 }
 
 impl FrameReader {
-    /// A reader of `file`, named `path` and `id`. `None` where there is neither
+    /// A reader of `file`, named `path` and `id`, which has one of `preludes`,
+    /// the versions of one kind of file. `None` where there is neither
     /// a prelude nor any frame: the file's creation was cut short.
     pub(crate) fn open(
         file: Arc<dyn vfs::File>,
         path: &Path,
         id: FileId,
-        prelude: Prelude,
+        preludes: &[Prelude],
     ) -> Result<Option<Self>> {
         let file_bytes = file.len()?;
         if file_bytes < PRELUDE_BYTES as u64 {
@@ -164,14 +166,15 @@ impl FrameReader {
             path: path.to_owned(),
             id,
             file_bytes,
+            prelude: found,
             offset: PRELUDE_BYTES as u64,
             payload: Vec::new(),
         };
-        if found == prelude {
+        if preludes.contains(&found) {
             return Ok(Some(reader));
         }
-        let other_version =
-            found[..PRELUDE_BYTES - 1] == prelude[..PRELUDE_BYTES - 1] && found[PRELUDE_BYTES - 1] != 0;
+        let magic = |prelude: &Prelude| prelude[..PRELUDE_BYTES - 1] == found[..PRELUDE_BYTES - 1];
+        let other_version = preludes.iter().any(magic) && found[PRELUDE_BYTES - 1] != 0;
         if other_version || reader.has_frame_after(0)? {
             return Err(Damage("magic or version is not one this program knows").at(path, 0));
         }
@@ -198,6 +201,11 @@ impl FrameReader {
                 Ok(None)
             }
         }
+    }
+
+    /// The file's own prelude, which tells its version.
+    pub(crate) fn prelude(&self) -> Prelude {
+        self.prelude
     }
 
     /// Past the last frame that [`FrameReader::next`] returned.
@@ -321,7 +329,7 @@ mod tests {
                 Error::Damaged { offset, .. } => offset,
                 other => panic!("{other}"),
             };
-            let reader = FrameReader::open(file, &self.path, ID, PRELUDE).map_err(damaged)?;
+            let reader = FrameReader::open(file, &self.path, ID, &[PRELUDE]).map_err(damaged)?;
             let Some(mut reader) = reader else { return Ok((Vec::new(), true)) };
             let mut payloads = Vec::new();
             while let Some(payload) = reader.next().map_err(damaged)? {
@@ -378,8 +386,9 @@ mod tests {
         let fixture = Fixture::new(&[b"first", b"second"]);
         let file = RealFileSystem.open(&fixture.path, Access::Read).expect("opened");
         let other = FileId { number: 10, ..ID };
-        let mut reader =
-            FrameReader::open(file, &fixture.path, other, PRELUDE).expect("readable").expect("has a prelude");
+        let mut reader = FrameReader::open(file, &fixture.path, other, &[PRELUDE])
+            .expect("readable")
+            .expect("has a prelude");
         assert!(reader.next().expect("no frame of this file follows").is_none());
         assert_eq!(reader.offset(), PRELUDE_BYTES as u64);
     }

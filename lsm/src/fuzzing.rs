@@ -9,7 +9,7 @@ use crate::range_tombstone::FragmentedTombstones;
 use crate::sstable::block::Block;
 use crate::sstable::block_cursor::BlockCursor;
 use crate::sstable::block_index::{BlockIndex, IndexFile};
-use crate::sstable::format::{FOOTER_BYTES, Footer};
+use crate::sstable::format::{FOOTER_BYTES, Footer, FormatVersion};
 use crate::sstable::{FilterHash, Properties, filter, format};
 use crate::{FilterKey, varint};
 
@@ -68,7 +68,9 @@ pub fn footer_and_properties(bytes: &[u8]) {
         Footer::restore_checksum(&mut footer);
         let _ = Footer::decode(&footer);
     }
-    let _ = Properties::decode(bytes);
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        let _ = Properties::decode(bytes, version);
+    }
 }
 
 /// The envelope of a block, LZ4 included.

@@ -34,7 +34,7 @@ pub(crate) const TRAILER_BYTES: usize = 8;
 /// stands in keys that are sought, and in those that separate blocks.
 const KIND_SEEK: u64 = 0xff;
 
-/// What a write does. The tag 4 is kept for merge operands.
+/// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Delete = 2,
     /// Removes the values of a range of user keys: the key is its start, the value its end.
     RangeDelete = 3,
+    /// Changes the value: an operand that the tree's merge operator applies to what it was.
+    Merge = 4,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             1 => Some(Self::Put),
             2 => Some(Self::Delete),
             3 => Some(Self::RangeDelete),
+            4 => Some(Self::Merge),
             _ => None,
         }
     }
@@ -240,7 +243,7 @@ mod tests {
     #[test]
     fn unknown_tags_and_short_keys_are_no_writes() {
         assert_eq!(decode(&[1; 7]), None);
-        for tag in [0_u8, 4, 0xff] {
+        for tag in [0_u8, 5, 0xff] {
             let (_, trailer) = decode(&[tag, 0, 0, 0, 0, 0, 0, 0]).expect("long enough");
             assert_eq!(trailer.kind(), None);
         }

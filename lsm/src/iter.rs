@@ -3,7 +3,8 @@
 //! A cursor over user keys stands on a merge of memtables, tables and levels.
 //! Going forward it stands on the entry it shows; going backward the merge is
 //! already before that key, since the newest version comes last, and key and
-//! value are held aside.
+//! value are held aside. So are they going forward where the value had to be
+//! folded from merge operands: the merge is past those then.
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 
 use crate::internal_key::{self, Kind, SEQUENCE_MAX, Trailer};
 use crate::merge::MergingCursor;
+use crate::merge_operator::{Operands, TreeOperator};
 use crate::source::{Source, SourceTombstones};
 use crate::{KeyRange, Result};
 
@@ -27,10 +29,11 @@ pub struct Iter {
     tombstones: Vec<(usize, SourceTombstones)>,
     range: KeyRange,
     sequence: u64,
+    operator: TreeOperator,
     position: Position,
-    /// Going backward: the current key. Going forward: the last one that is done with.
+    /// On a key held aside: that. Else going forward: the last one that is done with.
     key: Vec<u8>,
-    /// Going backward: the current value.
+    /// On a key held aside: its value.
     value: Bytes,
     /// An internal key to seek to.
     target: Vec<u8>,
@@ -41,6 +44,8 @@ enum Position {
     Fresh,
     /// On the merge's current entry.
     Forward,
+    /// On `key` and `value`, the merge being past the operands of that.
+    Folded,
     /// On `key` and `value`, the merge being before them.
     Backward,
     BeforeFirst,
@@ -55,12 +60,14 @@ impl Iter {
         tombstones: Vec<(usize, SourceTombstones)>,
         range: KeyRange,
         sequence: u64,
+        operator: TreeOperator,
     ) -> Self {
         Self {
             merged: MergingCursor::new(sources),
             tombstones,
             range,
             sequence,
+            operator,
             position: Position::Fresh,
             key: Vec::new(),
             value: Bytes::new(),
@@ -81,6 +88,7 @@ impl Iter {
                 self.merged.next()?;
                 self.settle_forward(true)
             }
+            Position::Folded => self.settle_forward(true),
             Position::Backward => {
                 seek_past(&mut self.target, &self.key);
                 self.merged.seek(&self.target)?;
@@ -99,6 +107,11 @@ impl Iter {
             Position::Fresh | Position::AfterLast => self.seek_backward(None),
             Position::Forward => {
                 seek_to(&mut self.target, internal_key::user_key(self.merged.key()));
+                self.merged.seek_before(&self.target)?;
+                self.settle_backward()
+            }
+            Position::Folded => {
+                seek_to(&mut self.target, &self.key);
                 self.merged.seek_before(&self.target)?;
                 self.settle_backward()
             }
@@ -126,7 +139,7 @@ impl Iter {
     pub fn key(&self) -> &[u8] {
         match self.position {
             Position::Forward => internal_key::user_key(self.merged.key()),
-            Position::Backward => &self.key,
+            Position::Folded | Position::Backward => &self.key,
             _ => panic!("the iterator stands on no key"),
         }
     }
@@ -135,7 +148,7 @@ impl Iter {
     pub fn value(&self) -> &[u8] {
         match self.position {
             Position::Forward => self.merged.value(),
-            Position::Backward => &self.value,
+            Position::Folded | Position::Backward => &self.value,
             _ => panic!("the iterator stands on no key"),
         }
     }
@@ -144,7 +157,7 @@ impl Iter {
     pub fn value_bytes(&self) -> Bytes {
         match self.position {
             Position::Forward => self.merged.value_bytes(),
-            Position::Backward => self.value.clone(),
+            Position::Folded | Position::Backward => self.value.clone(),
             _ => panic!("the iterator stands on no key"),
         }
     }
@@ -177,15 +190,25 @@ impl Iter {
     /// Moves on to the newest visible version of a key, passing over the
     /// versions of `self.key` where `passed` says it is done with.
     fn settle_forward(&mut self, mut passed: bool) -> Result<bool> {
+        let mut steps = 0;
         while self.merged.is_valid() {
             let (key, trailer) = internal_key::decode(self.merged.key()).expect("an internal key");
             if !self.range.end.is_empty() && *key >= *self.range.end {
                 break;
             }
-            if trailer.sequence() > self.sequence || (passed && key == self.key) {
-                self.merged.next()?;
+            let is_done_with = passed && key == self.key;
+            if is_done_with || trailer.sequence() > self.sequence {
+                steps += 1;
+                if steps < STEPS_MAX {
+                    self.merged.next()?;
+                } else {
+                    let sequence = if is_done_with { 0 } else { self.sequence };
+                    seek_version(&mut self.target, key, sequence);
+                    self.merged.skip_in_source(&self.target)?;
+                }
                 continue;
             }
+            steps = 0;
             let cover = newest_cover(&mut self.tombstones, key);
             if let Some(at) = cover.filter(|(_, sequence)| *sequence > trailer.sequence()).map(|(at, _)| at) {
                 if self.tombstones[at].0 < self.merged.source() {
@@ -197,6 +220,10 @@ impl Iter {
                 }
             } else if trailer.kind() == Some(Kind::Put) {
                 self.position = Position::Forward;
+                return Ok(true);
+            } else if trailer.kind() == Some(Kind::Merge) {
+                self.fold_forward(cover)?;
+                self.position = Position::Folded;
                 return Ok(true);
             }
             set(&mut self.key, key);
@@ -216,11 +243,7 @@ impl Iter {
             }
             set(&mut self.key, key);
             let cover = newest_cover(&mut self.tombstones, &self.key);
-            let newest = self.pass_versions_backward(cover)?;
-            let deleted = newest.is_none_or(|(sequence, kind)| {
-                kind != Kind::Put || cover.is_some_and(|(_, covering)| covering > sequence)
-            });
-            if !deleted {
+            if self.pass_versions_backward(cover)? {
                 self.position = Position::Backward;
                 return Ok(true);
             }
@@ -229,10 +252,43 @@ impl Iter {
         Ok(false)
     }
 
+    /// Folds the operands that the merge is on the newest of, of the key that
+    /// `cover` deletes, and moves past them; leaves key and value aside.
+    #[cold]
+    fn fold_forward(&mut self, cover: Option<(usize, u64)>) -> Result<()> {
+        let deleted_at = cover.map_or(0, |(_, sequence)| sequence);
+        set(&mut self.key, internal_key::user_key(self.merged.key()));
+        let mut operands = Operands::default();
+        let mut base = None;
+        loop {
+            operands.push_older(self.merged.value_bytes());
+            if !self.merged.next()? {
+                break;
+            }
+            let (key, trailer) = internal_key::decode(self.merged.key()).expect("an internal key");
+            if key != self.key || trailer.sequence() <= deleted_at {
+                break;
+            }
+            match trailer.kind() {
+                Some(Kind::Merge) => {}
+                Some(Kind::Put) => {
+                    base = Some(self.merged.value_bytes());
+                    break;
+                }
+                _ => break,
+            }
+        }
+        self.value = operands.fold(self.operator.required()?, &self.key, base.as_deref());
+        Ok(())
+    }
+
     /// Moves before all versions of `self.key`, the merge being on the oldest
-    /// one. Returns the newest visible one, and leaves its value in `self.value`.
-    fn pass_versions_backward(&mut self, cover: Option<(usize, u64)>) -> Result<Option<(u64, Kind)>> {
-        let mut newest = None;
+    /// one. Whether there is a value; that is left in `self.value`.
+    fn pass_versions_backward(&mut self, cover: Option<(usize, u64)>) -> Result<bool> {
+        let deleted_at = cover.map_or(0, |(_, sequence)| sequence);
+        let mut exists = false;
+        // Oldest first, on top of `self.value` if that exists.
+        let mut operands = Vec::new();
         while self.merged.is_valid() {
             let (key, trailer) = internal_key::decode(self.merged.key()).expect("an internal key");
             if key != self.key {
@@ -247,16 +303,40 @@ impl Iter {
                 self.merged.skip_back_in_source(&self.target)?;
                 continue;
             }
-            if trailer.sequence() <= self.sequence {
+            let sequence = trailer.sequence();
+            if sequence > deleted_at && sequence <= self.sequence {
                 let kind = trailer.kind().expect("sources hold known kinds");
-                self.value = if kind == Kind::Put { self.merged.value_bytes() } else { Bytes::new() };
-                newest = Some((trailer.sequence(), kind));
+                if kind == Kind::Merge {
+                    operands.push(self.merged.value_bytes());
+                    if operands.len() == OPERANDS_MAX {
+                        exists = self.fold_backward(&mut operands, exists)?;
+                    }
+                } else {
+                    operands.clear();
+                    exists = kind == Kind::Put;
+                    self.value = if exists { self.merged.value_bytes() } else { Bytes::new() };
+                }
             }
             self.merged.prev()?;
         }
-        Ok(newest)
+        if operands.is_empty() { Ok(exists) } else { self.fold_backward(&mut operands, exists) }
+    }
+
+    /// Folds `operands`, oldest first, onto `self.value`, which `exists` or not. It does then.
+    #[cold]
+    fn fold_backward(&mut self, operands: &mut Vec<Bytes>, exists: bool) -> Result<bool> {
+        let base = exists.then_some(&self.value[..]);
+        self.value = self.operator.required()?.merge(&self.key, base, operands);
+        operands.clear();
+        Ok(true)
     }
 }
+
+/// After so many versions that do not matter, the cursor jumps over the rest of them.
+const STEPS_MAX: u32 = 16;
+
+/// Going backward, what stands below operands is known: so many are folded at once.
+const OPERANDS_MAX: usize = 256;
 
 /// The newest visible range delete of `key`: whose, and its sequence number.
 fn newest_cover(tombstones: &mut [(usize, SourceTombstones)], key: &[u8]) -> Option<(usize, u64)> {
@@ -271,14 +351,18 @@ fn set(buffer: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Makes `target` the place before all versions of `key`.
 fn seek_to(target: &mut Vec<u8>, key: &[u8]) {
-    target.clear();
-    internal_key::encode(target, key, Trailer::seek(SEQUENCE_MAX));
+    seek_version(target, key, SEQUENCE_MAX);
 }
 
 /// Makes `target` the place behind all versions of `key`.
 fn seek_past(target: &mut Vec<u8>, key: &[u8]) {
+    seek_version(target, key, 0);
+}
+
+/// Makes `target` the place before the newest version of `key` at or below `sequence`.
+fn seek_version(target: &mut Vec<u8>, key: &[u8], sequence: u64) {
     target.clear();
-    internal_key::encode(target, key, Trailer::seek(0));
+    internal_key::encode(target, key, Trailer::seek(sequence));
 }
 
 impl fmt::Debug for Iter {

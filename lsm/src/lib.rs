@@ -53,8 +53,8 @@
 //! of the tree, durable by an edit of its `manifest` before anybody reads it.
 //! The `gate` holds writers back when all of this lags behind.
 //!
-//! A read looks into memtables, then level 0, then one table a level. An
-//! [`iter`] merges (`merge`) their cursors (`source`), and jumps over what a
+//! A `read` looks into memtables, then level 0, then one table a level, and
+//! folds operands by a [`merge_operator`]. An [`iter`] merges (`merge`) their cursors (`source`), and jumps over what a
 //! `range_tombstone` covers. `sstable` is the tables' format; decoded blocks
 //! stay in the `block_cache`.
 //!
@@ -67,6 +67,7 @@ pub mod batch;
 pub mod engine;
 pub mod error;
 pub mod iter;
+pub mod merge_operator;
 pub mod options;
 pub mod snapshot;
 pub mod stats;
@@ -101,6 +102,7 @@ mod fork;
 mod gate;
 
 mod merge;
+mod read;
 mod source;
 
 #[doc(hidden)]
@@ -110,6 +112,7 @@ pub use batch::WriteBatch;
 pub use engine::{Commit, Engine};
 pub use error::{Error, Result};
 pub use iter::Iter;
+pub use merge_operator::MergeOperator;
 pub use options::{Background, FilterKey, Options, TreeFormat};
 pub use snapshot::Snapshot;
 pub use stats::EngineStats;

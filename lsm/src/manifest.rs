@@ -15,7 +15,9 @@
 //! 1       8       tree
 //! 9       1       filter key: 1 whole key, 2 through a terminator
 //! 10      2       the terminator, else zero
-//! 12              an edit's fields
+//! 12      varint, n name of the merge operator, empty if there is none; absent
+//!                 under format version 1
+//!                 an edit's fields
 //! ```
 //!
 //! An edit:
@@ -52,8 +54,10 @@ use crate::file_id::{FileId, FileIds};
 use crate::frame::{FrameReader, FrameWriter, Prelude};
 use crate::{FilterKey, KeyRange, Result, TreeFormat, TreeId, varint};
 
-/// The first bytes of a manifest: magic and version.
-const PRELUDE: Prelude = *b"HAYMAN\0\x01";
+/// The first bytes of a manifest: magic and version. Those of version 1, which
+/// knew no merge operators, are read.
+const PRELUDE: Prelude = *b"HAYMAN\0\x02";
+const PRELUDE_V1: Prelude = *b"HAYMAN\0\x01";
 
 /// The extension of a manifest's name, and that of one being written.
 pub(crate) const EXTENSION: &str = "manifest";
@@ -136,6 +140,7 @@ impl TreeRecord {
         buffer.extend_from_slice(&self.tree.0.to_le_bytes());
         buffer.push(kind);
         buffer.extend_from_slice(&terminator);
+        varint::encode_slice(&mut buffer, self.format.merge_operator.as_deref().unwrap_or("").as_bytes());
         let edit = Edit {
             redo_point: self.redo_point,
             dropped_at: self.dropped_at,
@@ -146,7 +151,7 @@ impl TreeRecord {
         buffer
     }
 
-    fn decode(payload: &[u8]) -> std::result::Result<Self, Damage> {
+    fn decode(payload: &[u8], prelude: Prelude) -> std::result::Result<Self, Damage> {
         let mut input = payload;
         if take::<1>(&mut input)? != [SNAPSHOT] {
             return Err(Damage("a manifest does not start with a snapshot"));
@@ -158,8 +163,9 @@ impl TreeRecord {
             (THROUGH_TERMINATOR, terminator) => FilterKey::ThroughTerminator(terminator),
             _ => return Err(Damage("a manifest names no known filter key")),
         };
+        let merge_operator = if prelude == PRELUDE_V1 { None } else { take_operator(&mut input)? };
         let edit = Edit::decode_fields(input)?;
-        let format = TreeFormat { filter_key };
+        let format = TreeFormat { filter_key, merge_operator };
         let mut record = Self { tree, format, redo_point: 0, dropped_at: None, tables: BTreeMap::new() };
         record.apply(&edit)?;
         Ok(record)
@@ -243,6 +249,12 @@ fn take_id(input: &mut &[u8]) -> std::result::Result<FileId, Damage> {
 
 fn take_key(input: &mut &[u8]) -> std::result::Result<Bytes, Damage> {
     varint::take_slice(input).map(Bytes::copy_from_slice).ok_or(Damage("a manifest's frame is cut off"))
+}
+
+fn take_operator(input: &mut &[u8]) -> std::result::Result<Option<String>, Damage> {
+    let name = varint::take_slice(input).ok_or(Damage("a manifest's frame is cut off"))?;
+    let name = str::from_utf8(name).map_err(|_| Damage("the merge operator's name is no text"))?;
+    Ok(Some(name.to_owned()).filter(|name| !name.is_empty()))
 }
 
 fn take_table(input: &mut &[u8]) -> std::result::Result<TableRecord, Damage> {
@@ -375,10 +387,11 @@ pub(crate) fn list(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<FileId>> 
 fn read(fs: &dyn vfs::FileSystem, path: &Path, id: FileId) -> Result<TreeRecord> {
     const INCOMPLETE: Damage = Damage("a manifest has no snapshot");
     let file = fs.open(path, Access::ReadWrite)?;
-    let mut reader =
-        FrameReader::open(Arc::clone(&file), path, id, PRELUDE)?.ok_or_else(|| INCOMPLETE.at(path, 0))?;
+    let mut reader = FrameReader::open(Arc::clone(&file), path, id, &[PRELUDE, PRELUDE_V1])?
+        .ok_or_else(|| INCOMPLETE.at(path, 0))?;
+    let prelude = reader.prelude();
     let snapshot = reader.next()?.ok_or_else(|| INCOMPLETE.at(path, 0))?;
-    let decoded = TreeRecord::decode(snapshot);
+    let decoded = TreeRecord::decode(snapshot, prelude);
     let mut record = decoded.map_err(|damage| reader.damage(damage))?;
     let mut edits = 0;
     while let Some(payload) = reader.next()? {
@@ -412,7 +425,10 @@ mod tests {
         let tables = [table(1, 0), table(2, 3)].map(|table| (table.id, table));
         TreeRecord {
             tree: TreeId(7),
-            format: TreeFormat { filter_key: FilterKey::ThroughTerminator([0, 1]) },
+            format: TreeFormat {
+                filter_key: FilterKey::ThroughTerminator([0, 1]),
+                merge_operator: Some("sum".to_owned()),
+            },
             redo_point: 80,
             dropped_at: None,
             tables: tables.into(),
@@ -421,7 +437,10 @@ mod tests {
 
     #[test]
     fn snapshots_and_edits_come_back() {
-        assert_eq!(TreeRecord::decode(&record().encode()), Ok(record()));
+        assert_eq!(TreeRecord::decode(&record().encode(), PRELUDE), Ok(record()));
+        let mut without = record();
+        without.format.merge_operator = None;
+        assert_eq!(TreeRecord::decode(&without.encode(), PRELUDE), Ok(without));
         let edit = Edit {
             redo_point: 99,
             dropped_at: Some(100),
@@ -446,17 +465,29 @@ mod tests {
         manifest.append(&edit).expect("appended");
         let path = FileId { epoch: 3, number: 1 }.path(Path::new("/"), EXTENSION);
         let bytes = fs.open(&path, Access::Read).expect("opened").map().expect("mapped");
-        let golden = include_bytes!("../tests/golden/manifest-v1");
+        let golden = include_bytes!("../tests/golden/manifest-v2");
         assert!(bytes[..] == golden[..], "the format has changed: {}", bytes.escape_ascii());
+    }
+
+    #[test]
+    fn a_manifest_of_version_1_is_still_read() {
+        let fs = vfs::SimulatedFileSystem::new();
+        let id = FileId { epoch: 3, number: 1 };
+        let path = id.path(Path::new("/"), EXTENSION);
+        let golden = include_bytes!("../tests/golden/manifest-v1");
+        let file = vfs::FileSystem::create(&fs, &path).expect("created");
+        file.write_all_at(&[std::io::IoSlice::new(golden)], 0).expect("written");
+        let read = read(&fs, &path, id).expect("holds");
+        assert_eq!((read.format.merge_operator, read.redo_point, read.tables.len()), (None, 81, 1));
     }
 
     #[test]
     fn every_cut_is_damage() {
         let whole = record().encode();
         for end in 0..whole.len() {
-            assert!(TreeRecord::decode(&whole[..end]).is_err(), "{end}");
+            assert!(TreeRecord::decode(&whole[..end], PRELUDE).is_err(), "{end}");
         }
-        assert!(TreeRecord::decode(&[&whole[..], b"x"].concat()).is_err());
+        assert!(TreeRecord::decode(&[&whole[..], b"x"].concat(), PRELUDE).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering as Memory};
 
@@ -53,7 +53,7 @@ impl Memtable {
         }
     }
 
-    /// Sets or removes `key`; `value` is empty for a delete.
+    /// Sets, changes or removes `key`; `value` is empty for a delete.
     ///
     /// REQUIRES: one writer at a time, sequences ascending.
     pub(crate) fn insert(&self, key: Bytes, sequence: u64, kind: Kind, value: Bytes) {
@@ -92,7 +92,7 @@ impl Memtable {
         &self.tombstones
     }
 
-    /// The newest put or delete of the key at or below its sequence. Range deletes are not looked at.
+    /// The newest put, delete or merge of the key at or below its sequence. Range deletes are not looked at.
     pub(crate) fn get(&self, key: &LookupKey) -> Option<Found> {
         let entry =
             self.entries.lower_bound(Bound::Included(&EncodedKey(key.encoded()) as &dyn OrderedKey))?;
@@ -104,7 +104,28 @@ impl Memtable {
         Some(Found { sequence, kind, value: entry.value().clone() })
     }
 
-    /// A cursor over the puts and deletes.
+    /// Shows `take` the puts, deletes and merges of the key at or below its
+    /// sequence, newest first, until it breaks.
+    pub(crate) fn visit(
+        &self,
+        key: &LookupKey,
+        take: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        // One guard for all makes those that the list takes at each step cheap.
+        let _guard = crossbeam_epoch::pin();
+        let start = EncodedKey(key.encoded());
+        let from = (Bound::Included(&start as &dyn OrderedKey), Bound::Unbounded);
+        for entry in self.entries.range::<dyn OrderedKey, _>(from) {
+            if entry.key().user_key != key.user_key() {
+                break;
+            }
+            let (sequence, kind) = entry.key().write();
+            take(Found { sequence, kind, value: entry.value().clone() })?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// A cursor over the puts, deletes and merges.
     pub(crate) fn cursor(self: &Arc<Self>) -> MemtableCursor {
         MemtableCursor {
             memtable: Arc::clone(self),
@@ -217,7 +238,7 @@ impl Ord for dyn OrderedKey + '_ {
 const CHUNK_ENTRIES_MIN: usize = 4;
 const CHUNK_ENTRIES_MAX: usize = 128;
 
-/// A cursor over a memtable's puts and deletes by internal key. Owns what it
+/// A cursor over a memtable's puts, deletes and merges by internal key. Owns what it
 /// reads from. Fresh, it stands nowhere.
 ///
 /// It takes entries off the skip list in chunks: one descent serves many

@@ -1,6 +1,9 @@
 //! What can be chosen: tunables of an engine, and what a tree's creation fixes.
 
-use crate::{Error, Result};
+use std::sync::Arc;
+
+use crate::merge_operator::NAME_BYTES_MAX;
+use crate::{Error, MergeOperator, Result, TreeId};
 
 /// Tunables of an engine. Each opening may choose others.
 #[derive(Clone, Debug)]
@@ -43,6 +46,9 @@ pub struct Options {
     /// A data block is closed once it holds this many bytes: small ones make
     /// point reads cheap, large ones compress better. 256 bytes to 4 MiB.
     pub block_bytes: usize,
+    /// What the operands in trees mean, for each operator that a tree's format
+    /// names. No two have one name.
+    pub merge_operators: Vec<Arc<dyn MergeOperator>>,
     /// Who flushes, compacts and syncs.
     pub background: Background,
 }
@@ -74,6 +80,7 @@ impl Default for Options {
             level_ratio: 10,
             table_bytes: 32 << 20,
             block_bytes: 8 << 10,
+            merge_operators: Vec::new(),
             background: Background::Threads,
         }
     }
@@ -103,7 +110,31 @@ impl Options {
                 return Err(Error::InvalidOption { name, range, found });
             }
         }
-        Ok(())
+        self.check_merge_operators()
+    }
+
+    fn check_merge_operators(&self) -> Result<()> {
+        let mut names: Vec<_> = self.merge_operators.iter().map(|operator| operator.name()).collect();
+        names.sort_unstable();
+        let lengths = names.iter().all(|name| (1..=NAME_BYTES_MAX).contains(&name.len()));
+        if lengths && names.is_sorted_by(|a, b| a < b) {
+            return Ok(());
+        }
+        let range = "operators whose names differ and have 1 to 255 bytes";
+        Err(Error::InvalidOption { name: "merge_operators", range, found: names.len() as u64 })
+    }
+
+    /// The operator that `format`, of `tree`, names.
+    pub(crate) fn merge_operator(
+        &self,
+        tree: TreeId,
+        format: &TreeFormat,
+    ) -> Result<Option<Arc<dyn MergeOperator>>> {
+        let Some(name) = &format.merge_operator else { return Ok(None) };
+        match self.merge_operators.iter().find(|operator| operator.name() == name) {
+            Some(operator) => Ok(Some(Arc::clone(operator))),
+            None => Err(Error::UnknownMergeOperator { tree, name: name.clone() }),
+        }
     }
 }
 
@@ -123,6 +154,9 @@ pub enum FilterKey {
 pub struct TreeFormat {
     /// What bloom filters are built over.
     pub filter_key: FilterKey,
+    /// The name of the operator that gives merge operands their meaning, one of
+    /// [`Options::merge_operators`]; a tree without takes none.
+    pub merge_operator: Option<String>,
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ pub(crate) fn open(fs: Arc<dyn vfs::FileSystem>, dir: &Path, epoch: u64, options
     let mut recovered = Recovery {
         budget: options.memtable_bytes_max / 2,
         dropped: dropped.iter().map(|manifest| manifest.record().tree).collect(),
-        trees: open_trees(live, &tables)?,
+        trees: open_trees(live, &tables, &options)?,
         tables: &tables,
         memtable_bytes: 0,
     };
@@ -127,7 +127,11 @@ pub(crate) fn open(fs: Arc<dyn vfs::FileSystem>, dir: &Path, epoch: u64, options
     })
 }
 
-fn open_trees(manifests: Vec<Manifest>, tables: &Tables) -> Result<BTreeMap<TreeId, Arc<TreeCore>>> {
+fn open_trees(
+    manifests: Vec<Manifest>,
+    tables: &Tables,
+    options: &Options,
+) -> Result<BTreeMap<TreeId, Arc<TreeCore>>> {
     let mut trees = BTreeMap::new();
     // A file that several trees share is opened once.
     let mut by_file: HashMap<FileId, Arc<TableRef>> = HashMap::new();
@@ -141,7 +145,9 @@ fn open_trees(manifests: Vec<Manifest>, tables: &Tables) -> Result<BTreeMap<Tree
             by_file.entry(*id).or_insert_with(|| Arc::clone(&table));
             opened.push(table);
         }
-        let tree = TreeCore::new(manifest, Version::new(opened));
+        let (id, format) = (manifest.record().tree, &manifest.record().format);
+        let operator = options.merge_operator(id, format)?;
+        let tree = TreeCore::new(manifest, Version::new(opened), operator);
         trees.insert(tree.id, Arc::new(tree));
     }
     Ok(trees)

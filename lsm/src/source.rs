@@ -15,7 +15,7 @@ use crate::sstable::ReadMode;
 use crate::table_ref::TableRef;
 use crate::version::containing;
 
-/// A cursor over puts and deletes by internal key. Fresh, it stands nowhere.
+/// A cursor over puts, deletes and merges by internal key. Fresh, it stands nowhere.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "most are tables, and a step should follow no pointer")]
 pub(crate) enum Source {

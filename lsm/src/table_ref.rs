@@ -8,6 +8,7 @@
 //! into a table that a tree holds.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -157,6 +158,11 @@ impl TableRef {
         self.share_of(properties.tombstone_count) + range_tombstones as u64
     }
 
+    /// Of the entries merge operands, roughly.
+    pub(crate) fn merge_count(&self) -> u64 {
+        self.share_of(self.file.table.properties().merge_count)
+    }
+
     /// Whether the table may hold deletes of any kind.
     pub(crate) fn has_tombstones(&self) -> bool {
         self.file.table.properties().tombstone_count > 0 || !self.tombstones.is_empty()
@@ -180,11 +186,22 @@ impl TableRef {
         self.file.table.may_contain(key, hash)
     }
 
-    /// The newest put or delete of the key at or below its sequence. Range tombstones are not looked at.
+    /// The newest put, delete or merge of the key at or below its sequence. Range tombstones are not looked at.
     ///
     /// REQUIRES: the key is within the bounds.
     pub(crate) fn get(&self, key: &LookupKey) -> Result<Option<Found>> {
         self.file.table.get(key)
+    }
+
+    /// Shows `take` the puts, deletes and merges of the key at or below its sequence, newest first, until it breaks.
+    ///
+    /// REQUIRES: the key is within the bounds.
+    pub(crate) fn visit(
+        &self,
+        key: &LookupKey,
+        take: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        self.file.table.visit(key, take)
     }
 
     /// A cursor over the point entries.

@@ -11,17 +11,16 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use smallvec::SmallVec;
 
 use crate::core::Core;
 use crate::internal_key::LookupKey;
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
-use crate::source::{Source, SourceTombstones};
-use crate::sstable::{FilterHash, Found, ReadMode};
+use crate::merge_operator::TreeOperator;
+use crate::sstable::FilterHash;
 use crate::table_ref::TableRef;
-use crate::version::{Version, containing};
-use crate::{Error, FilterKey, Iter, Result, Snapshot, TreeFormat, compaction};
+use crate::version::Version;
+use crate::{Error, FilterKey, Iter, MergeOperator, Result, Snapshot, TreeFormat, compaction};
 
 /// A tree's number, never used twice in one engine directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,6 +103,8 @@ pub struct TreeStats {
     pub entry_count: u64,
     /// Of them, deletes.
     pub tombstone_count: u64,
+    /// Of the entries, merge operands.
+    pub merge_count: u64,
     /// Writes up to this sequence number are in SSTables.
     pub redo_point: u64,
 }
@@ -129,71 +130,8 @@ pub(crate) struct TreeState {
 
 impl TreeState {
     /// The memtables, newest first.
-    fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(self.frozen.iter().map(|frozen| &frozen.memtable))
-    }
-
-    /// The newest visible value of `key`.
-    fn get(&self, key: &LookupKey) -> Result<Option<Bytes>> {
-        let (user_key, sequence) = (key.user_key(), key.sequence());
-        for memtable in self.memtables() {
-            let tombstones = memtable.tombstones();
-            let cover =
-                if tombstones.is_empty() { None } else { tombstones.covering_sequence(user_key, sequence) };
-            if let Some(value) = settled(memtable.get(key), cover) {
-                return Ok(value);
-            }
-        }
-        let l0 = self.version.level(0).iter().filter(|table| table.key_range().contains(user_key));
-        let deeper = self.version.deeper_levels().iter().filter_map(|level| containing(level, user_key));
-        for table in l0.chain(deeper) {
-            let tombstones = table.range_tombstones();
-            let cover =
-                if tombstones.is_empty() { None } else { tombstones.covering_sequence(user_key, sequence) };
-            if let Some(value) = settled(table.get(key)?, cover) {
-                return Ok(value);
-            }
-        }
-        Ok(None)
-    }
-
-    /// A cursor over `range`; with a filter key, only tables that may hold it are read.
-    fn iter(&self, sequence: u64, range: KeyRange, filter: Option<(&[u8], FilterHash)>) -> Iter {
-        let may_hold = |table: &TableRef| filter.is_none_or(|(key, hash)| table.may_contain(key, hash));
-        // Who reads everything would put out what others read often.
-        let is_everything = range.start.is_empty() && range.end.is_empty();
-        let mode = if is_everything { ReadMode::Scan } else { ReadMode::Hot };
-        let mut sources = Vec::new();
-        let mut tombstones = Vec::new();
-        for memtable in self.memtables() {
-            tombstones.extend(SourceTombstones::memtable(memtable, sequence).map(|of| (sources.len(), of)));
-            sources.push(Source::memtable(memtable));
-        }
-        for table in self.version.level(0).iter().filter(|table| table.key_range().overlaps(&range)) {
-            tombstones.extend(SourceTombstones::table(table, sequence).map(|of| (sources.len(), of)));
-            if may_hold(table) {
-                sources.push(Source::table(table, mode));
-            }
-        }
-        for level in 1..=self.version.deeper_levels().len() {
-            let overlapping = self.version.overlapping(level, &range);
-            tombstones.extend(SourceTombstones::level(overlapping, sequence).map(|of| (sources.len(), of)));
-            let tables: SmallVec<_> = overlapping.iter().filter(|table| may_hold(table)).cloned().collect();
-            if !tables.is_empty() {
-                sources.push(Source::level(tables, mode));
-            }
-        }
-        Iter::new(sources, tombstones, range, sequence)
-    }
-}
-
-/// What a source settles about a key: its value, that it has none, or nothing.
-fn settled(found: Option<Found>, cover: Option<u64>) -> Option<Option<Bytes>> {
-    match found {
-        Some(found) if cover.is_none_or(|cover| cover < found.sequence) => {
-            Some((found.kind == crate::internal_key::Kind::Put).then_some(found.value))
-        }
-        _ => cover.map(|_| None),
     }
 }
 
@@ -212,6 +150,7 @@ struct Progress {
 pub(crate) struct TreeCore {
     pub(crate) id: TreeId,
     pub(crate) format: TreeFormat,
+    pub(crate) operator: TreeOperator,
     state: ArcSwap<TreeState>,
     /// Held while `state` is replaced.
     changing: Mutex<()>,
@@ -226,7 +165,12 @@ pub(crate) struct TreeCore {
 }
 
 impl TreeCore {
-    pub(crate) fn new(manifest: Manifest, version: Version) -> Self {
+    /// A tree with the operator that its format names.
+    pub(crate) fn new(
+        manifest: Manifest,
+        version: Version,
+        operator: Option<Arc<dyn MergeOperator>>,
+    ) -> Self {
         let record = manifest.record();
         let redo_point = record.redo_point;
         let state =
@@ -234,6 +178,7 @@ impl TreeCore {
         Self {
             id: record.tree,
             format: record.format.clone(),
+            operator: TreeOperator::new(record.tree, operator),
             state: ArcSwap::from_pointee(state),
             changing: Mutex::new(()),
             keep_decision: Mutex::new(None),
@@ -252,6 +197,12 @@ impl TreeCore {
     /// Writes up to here are in tables.
     pub(crate) fn redo_point(&self) -> u64 {
         self.redo_point.load(Ordering::Acquire)
+    }
+
+    /// The value of `user_key` at `sequence`, for folding operands onto it.
+    pub(crate) fn value_at(&self, user_key: &[u8], sequence: u64) -> Result<Option<Bytes>> {
+        let key = LookupKey::new(user_key, sequence, self.format.filter_key);
+        self.state().get(&self.operator, &key)
     }
 
     pub(crate) fn keep_decision(&self) -> Option<Box<dyn KeepDecision>> {
@@ -407,12 +358,12 @@ impl Tree {
     /// The value of `key` at `snapshot`.
     pub fn get(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>> {
         let key = LookupKey::new(key, snapshot.sequence(), self.tree.format.filter_key);
-        self.tree.state().get(&key)
+        self.tree.state().get(&self.tree.operator, &key)
     }
 
     /// A cursor over `range` at `snapshot`, which need not be kept meanwhile.
     pub fn iter(&self, snapshot: &Snapshot, range: KeyRange) -> Iter {
-        self.tree.state().iter(snapshot.sequence(), range, None)
+        self.tree.state().iter(&self.tree.operator, snapshot.sequence(), range, None)
     }
 
     /// A cursor over the keys that start with `prefix`, which must be a whole
@@ -423,7 +374,7 @@ impl Tree {
             FilterKey::WholeKey => None,
             FilterKey::ThroughTerminator(_) => Some((prefix, FilterHash::of_key(prefix, rule))),
         };
-        self.tree.state().iter(snapshot.sequence(), KeyRange::of_prefix(prefix), filter)
+        self.tree.state().iter(&self.tree.operator, snapshot.sequence(), KeyRange::of_prefix(prefix), filter)
     }
 
     /// Sets the factory of what compactions from now on keep.
@@ -482,6 +433,7 @@ impl Tree {
         for table in version.tables() {
             stats.entry_count += table.entry_count();
             stats.tombstone_count += table.tombstone_count();
+            stats.merge_count += table.merge_count();
         }
         stats
     }

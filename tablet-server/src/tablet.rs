@@ -68,7 +68,7 @@ pub(crate) fn tree_id(tablet: TabletId) -> TreeId {
 
 /// What the trees of tablets are made with.
 pub(crate) fn tree_format() -> TreeFormat {
-    TreeFormat { filter_key: cell_key::FILTER_KEY }
+    TreeFormat { filter_key: cell_key::FILTER_KEY, ..TreeFormat::default() }
 }
 
 impl Tablet {

@@ -104,7 +104,7 @@ fn open_segments(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<OpenSegment
     for (at, &id) in ids.iter().enumerate() {
         let path = id.path(dir, EXTENSION);
         let file = fs.open(&path, Access::Read)?;
-        let mut reader = FrameReader::open(file, &path, id, PRELUDE)?;
+        let mut reader = FrameReader::open(file, &path, id, &[PRELUDE])?;
         let first = match &mut reader {
             Some(reader) => reader.next()?.map(Descriptor::decode),
             None => None,

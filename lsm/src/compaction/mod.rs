@@ -5,8 +5,10 @@
 //! through what is most urgent over all trees.
 //!
 //! - [`picker`]: what is most urgent, and which tables it takes. Pure.
+//! - [`fold`]: merge operands are folded where it can be done.
 //! - [`rewrite`]: which versions and tombstones survive, and the tables written.
 
+mod fold;
 pub(crate) mod picker;
 pub(crate) mod rewrite;
 
@@ -110,6 +112,8 @@ fn rewrite(
         table_bytes: core.tables.table_bytes,
         snapshots: core.snapshots.sequences(),
         below: Below::levels(version, pick.output_level),
+        operator: &tree.operator,
+        value_at: &|key, sequence| tree.value_at(key, sequence),
         keep_decision: tree.keep_decision(),
         check: &|| core.signals.check(),
     };

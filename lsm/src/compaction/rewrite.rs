@@ -5,7 +5,8 @@
 //! anybody, ever; it survives, unless a range tombstone of the same stripe
 //! covers it. A delete survives too, unless no snapshot needs it and no deeper
 //! level holds what it hides. (LevelDB's rule, `db/db_impl.cc`, with range
-//! tombstones as RocksDB's `compaction_iterator.cc` has them.)
+//! tombstones as RocksDB's `compaction_iterator.cc` has them.) Where the newest
+//! is a merge operand, the stripe is folded: see [`super::fold`].
 //!
 //! # Invariants
 //!
@@ -18,9 +19,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::fold::{Folded, Ground, Run, ValueAt};
 use crate::file_id::FileId;
 use crate::internal_key::{self, Kind, Trailer};
 use crate::merge::MergingCursor;
+use crate::merge_operator::TreeOperator;
 use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
 use crate::sstable::TableWriter;
 use crate::table_ref::TableRef;
@@ -76,6 +79,8 @@ pub(crate) struct Rewrite<'a> {
     /// Ascending.
     pub(crate) snapshots: Vec<u64>,
     pub(crate) below: Below,
+    pub(crate) operator: &'a TreeOperator,
+    pub(crate) value_at: &'a ValueAt<'a>,
     pub(crate) keep_decision: Option<Box<dyn KeepDecision>>,
     /// Fails when the work is to end.
     pub(crate) check: &'a dyn Fn() -> Result<()>,
@@ -97,6 +102,7 @@ impl Rewrite<'_> {
             tombstones: self.surviving_tombstones(tombstones),
             start: Bytes::new(),
             open: None,
+            key: Vec::new(),
             created: Vec::new(),
             finished: Vec::new(),
         };
@@ -122,7 +128,6 @@ impl Rewrite<'_> {
         // The stripe of the version before, of the same key.
         let mut newer_stripe = None;
         let mut entries = 0_u32;
-        let mut delete = Vec::new();
         merged.seek_to_first()?;
         while merged.is_valid() {
             entries = entries.wrapping_add(1);
@@ -139,18 +144,19 @@ impl Rewrite<'_> {
             }
             let stripe = self.stripe(trailer.sequence());
             let is_newest = newer_stripe.replace(stripe) != Some(stripe);
-            if is_newest && !self.is_covered(tombstones, key, trailer.sequence(), stripe) {
-                match self.fate(key, trailer, stripe, merged.value()) {
-                    Fate::Stays => output.add(merged.key(), merged.value())?,
-                    Fate::Goes => {}
-                    Fate::BecomesDelete => {
-                        delete.clear();
-                        internal_key::encode(
-                            &mut delete,
-                            key,
-                            Trailer::new(trailer.sequence(), Kind::Delete),
-                        );
-                        output.add(&delete, &[])?;
+            if is_newest {
+                let deleted_at = self.deleted_at(tombstones, key, stripe);
+                if trailer.sequence() < deleted_at {
+                    // The range tombstone says it all.
+                } else if trailer.kind() == Some(Kind::Merge) {
+                    let key = user_key.as_deref().expect("it was just set");
+                    self.fold(merged, key, stripe, deleted_at, output)?;
+                    continue;
+                } else {
+                    match self.fate(key, trailer, stripe, merged.value()) {
+                        Fate::Stays => output.add(merged.key(), merged.value())?,
+                        Fate::Goes => {}
+                        Fate::BecomesDelete => output.write(key, trailer.sequence(), Kind::Delete, &[])?,
                     }
                 }
             }
@@ -159,27 +165,51 @@ impl Rewrite<'_> {
         Ok(())
     }
 
+    /// Writes what the operands of a stripe come to, the merge being on the
+    /// newest of them; it is past those that were taken afterwards.
+    fn fold(
+        &mut self,
+        merged: &mut MergingCursor,
+        key: &[u8],
+        stripe: usize,
+        deleted_at: u64,
+        output: &mut Output<'_>,
+    ) -> Result<()> {
+        let stripe_start = stripe.checked_sub(1).map_or(0, |older| self.snapshots[older]);
+        let mut run = Run::take(merged, key, stripe_start, deleted_at)?;
+        if run.ground == Ground::Beyond && !self.below.may_hold(key) {
+            run.ground = Ground::Nothing;
+        }
+        let sequence = run.newest_sequence();
+        match run.fold(self.operator.required()?, key, self.value_at)? {
+            Folded::Value(value) => match self.fate(key, Trailer::new(sequence, Kind::Put), stripe, &value) {
+                Fate::Stays => output.write(key, sequence, Kind::Put, &value),
+                Fate::Goes => Ok(()),
+                Fate::BecomesDelete => output.write(key, sequence, Kind::Delete, &[]),
+            },
+            Folded::Writes(writes) => {
+                let mut writes = writes.into_iter();
+                writes.try_for_each(|(sequence, kind, value)| output.write(key, sequence, kind, &value))
+            }
+        }
+    }
+
     /// How many snapshots are older than `sequence`: versions with the same number are seen alike.
     fn stripe(&self, sequence: u64) -> usize {
         self.snapshots.partition_point(|snapshot| *snapshot < sequence)
     }
 
-    /// Whether a range tombstone of the same stripe covers the version.
-    fn is_covered(
-        &self,
-        tombstones: &FragmentedTombstones,
-        key: &[u8],
-        sequence: u64,
-        stripe: usize,
-    ) -> bool {
+    /// The newest range tombstone that covers `key` up to the end of a stripe: its
+    /// sequence number, 0 if there is none.
+    fn deleted_at(&self, tombstones: &FragmentedTombstones, key: &[u8], stripe: usize) -> u64 {
         if tombstones.is_empty() {
-            return false;
+            return 0;
         }
         let stripe_end = self.snapshots.get(stripe).copied().unwrap_or(u64::MAX);
-        tombstones.covering_sequence(key, stripe_end).is_some_and(|covering| covering > sequence)
+        tombstones.covering_sequence(key, stripe_end).unwrap_or(0)
     }
 
-    /// What becomes of the newest version in its stripe.
+    /// What becomes of the newest version in its stripe, a put or a delete.
     fn fate(&mut self, key: &[u8], trailer: Trailer, stripe: usize, value: &[u8]) -> Fate {
         let is_held = stripe < self.snapshots.len();
         let is_delete = trailer.kind() == Some(Kind::Delete);
@@ -232,6 +262,8 @@ struct Output<'a> {
     /// The first user key that the current table may hold.
     start: Bytes,
     open: Option<(FileId, TableWriter)>,
+    /// An internal key that no source has.
+    key: Vec<u8>,
     /// Every file that was begun.
     created: Vec<FileId>,
     finished: Vec<Arc<TableRef>>,
@@ -250,6 +282,16 @@ impl Output<'_> {
 
     fn add(&mut self, internal_key: &[u8], value: &[u8]) -> Result<()> {
         self.writer()?.add(internal_key, value)
+    }
+
+    /// Adds a write that no source has like this.
+    fn write(&mut self, user_key: &[u8], sequence: u64, kind: Kind, value: &[u8]) -> Result<()> {
+        let mut key = mem::take(&mut self.key);
+        key.clear();
+        internal_key::encode(&mut key, user_key, Trailer::new(sequence, kind));
+        let added = self.add(&key, value);
+        self.key = key;
+        added
     }
 
     fn writer(&mut self) -> Result<&mut TableWriter> {

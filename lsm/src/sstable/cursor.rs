@@ -99,7 +99,7 @@ impl TableCursor {
         self.go_backward()
     }
 
-    /// The current encoded internal key, a put's or a delete's. Panics unless the cursor stands on an entry.
+    /// The current encoded internal key. Panics unless the cursor stands on an entry.
     pub(crate) fn key(&self) -> &[u8] {
         self.current().key()
     }

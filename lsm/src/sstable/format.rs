@@ -41,7 +41,7 @@
 //! 12      12    handle of the top index
 //! 24      12    handle of the filter index
 //! 36      12    handle of the range tombstone block
-//! 48      1     format version: 1
+//! 48      1     format version: 2; 1 before there were merge operands
 //! 49      1     index levels: 1, the top index names data blocks; 2, it names partitions
 //! 50      2     reserved, zero
 //! 52      4     crc32 of bytes 0..52
@@ -92,7 +92,29 @@ pub(crate) const FOOTER_BYTES: usize = MAGIC_OFFSET + MAGIC.len();
 const _: () = assert!(FOOTER_BYTES == 64);
 
 const MAGIC: [u8; 8] = *b"HAYLOFTS";
-const VERSION: u8 = 1;
+
+/// How a table is laid out. What is written is of the newest; each is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum FormatVersion {
+    /// Without merge operands and their count.
+    V1 = 1,
+    /// With them.
+    V2 = 2,
+}
+
+impl FormatVersion {
+    /// What is written.
+    pub(crate) const NEWEST: Self = Self::V2;
+
+    fn from_tag(tag: u8) -> Option<Self> {
+        match tag {
+            1 => Some(Self::V1),
+            2 => Some(Self::V2),
+            _ => None,
+        }
+    }
+}
 
 impl Compression {
     /// The tag of a compression.
@@ -154,6 +176,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 /// The end of a table's file: where its parts are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
+    pub(crate) version: FormatVersion,
     pub(crate) properties: BlockHandle,
     pub(crate) index: BlockHandle,
     pub(crate) filter: BlockHandle,
@@ -175,7 +198,7 @@ impl Footer {
         for (at, handle) in handles {
             bytes[at..at + HANDLE_BYTES].copy_from_slice(&handle.encode());
         }
-        bytes[VERSION_OFFSET] = VERSION;
+        bytes[VERSION_OFFSET] = self.version as u8;
         bytes[LEVELS_OFFSET] = self.index_levels;
         bytes[MAGIC_OFFSET..].copy_from_slice(&MAGIC);
         Self::restore_checksum(&mut bytes);
@@ -197,9 +220,8 @@ impl Footer {
         {
             return Err(Damage("the footer's checksum does not hold"));
         }
-        if bytes[VERSION_OFFSET] != VERSION {
-            return Err(Damage("the format version is unknown"));
-        }
+        let version =
+            FormatVersion::from_tag(bytes[VERSION_OFFSET]).ok_or(Damage("the format version is unknown"))?;
         let index_levels = bytes[LEVELS_OFFSET];
         if !matches!(index_levels, 1 | 2) {
             return Err(Damage("the number of index levels is neither 1 nor 2"));
@@ -208,6 +230,7 @@ impl Footer {
             return Err(Damage("reserved bytes of the footer are not zero"));
         }
         Ok(Self {
+            version,
             properties: BlockHandle::decode(bytes, PROPERTIES_OFFSET),
             index: BlockHandle::decode(bytes, INDEX_OFFSET),
             filter: BlockHandle::decode(bytes, FILTER_OFFSET),
@@ -351,6 +374,7 @@ mod tests {
     #[test]
     fn a_footer_of_another_version_or_with_reserved_bits_is_refused() {
         let footer = Footer {
+            version: FormatVersion::NEWEST,
             properties: BlockHandle { offset: 1, stored_bytes: 2 },
             index: BlockHandle { offset: 3, stored_bytes: 4 },
             filter: BlockHandle::default(),
@@ -361,7 +385,7 @@ mod tests {
         assert!(footer.tombstones.range(usize::MAX).is_err());
         for (at, byte) in [
             (VERSION_OFFSET, 0),
-            (VERSION_OFFSET, 2),
+            (VERSION_OFFSET, 3),
             (LEVELS_OFFSET, 0),
             (LEVELS_OFFSET, 3),
             (RESERVED_OFFSET, 1),

@@ -54,10 +54,12 @@ pub struct Summary {
     pub file_bytes: u64,
     /// Smallest user key to just past the largest one, range tombstones included.
     pub key_range: KeyRange,
-    /// Puts and deletes.
+    /// Puts, deletes and merge operands.
     pub entry_count: u64,
     /// Of them, deletes.
     pub tombstone_count: u64,
+    /// Of the entries, merge operands.
+    pub merge_count: u64,
     /// Range deletes, counted once for each fragment of the key space they cover.
     pub range_tombstone_count: u64,
     /// Least sequence number.
@@ -76,15 +78,26 @@ pub struct Summary {
     pub memory_bytes: u64,
 }
 
-/// A put or a delete in a table.
+/// What a write of one key does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Sets this value.
+    Put(Bytes),
+    /// Removes the value.
+    Delete,
+    /// Changes the value by this operand.
+    Merge(Bytes),
+}
+
+/// A put, a delete or a merge in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// The user key.
     pub key: Bytes,
     /// Its sequence number.
     pub sequence: u64,
-    /// The value put; none for a delete.
-    pub value: Option<Bytes>,
+    /// What it does.
+    pub change: Change,
 }
 
 /// A range delete in a table.
@@ -112,6 +125,7 @@ impl Inspection {
             key_range: properties.key_range,
             entry_count: properties.entry_count,
             tombstone_count: properties.tombstone_count,
+            merge_count: properties.merge_count,
             range_tombstone_count: properties.range_tombstone_count,
             sequence_min: properties.sequence_min,
             sequence_max: properties.sequence_max,
@@ -123,7 +137,7 @@ impl Inspection {
         }
     }
 
-    /// Puts and deletes in order, up to the first damage.
+    /// Puts, deletes and merges in order, up to the first damage.
     pub fn writes(&self) -> Writes {
         Writes { cursor: self.table.cursor(ReadMode::Compaction), is_started: false }
     }
@@ -195,8 +209,16 @@ impl Iterator for Writes {
         match is_on {
             Ok(true) => {
                 let (user_key, trailer) = internal_key::decode(self.cursor.key())?;
-                let value = (trailer.kind() == Some(Kind::Put)).then(|| self.cursor.value_bytes());
-                Some(Ok(Write { key: Bytes::copy_from_slice(user_key), sequence: trailer.sequence(), value }))
+                let change = match trailer.kind()? {
+                    Kind::Put => Change::Put(self.cursor.value_bytes()),
+                    Kind::Merge => Change::Merge(self.cursor.value_bytes()),
+                    Kind::Delete | Kind::RangeDelete => Change::Delete,
+                };
+                Some(Ok(Write {
+                    key: Bytes::copy_from_slice(user_key),
+                    sequence: trailer.sequence(),
+                    change,
+                }))
             }
             Ok(false) => None,
             Err(error) => Some(Err(error)),
@@ -250,7 +272,7 @@ impl Check<'_> {
         while is_on {
             let (user_key, trailer) =
                 internal_key::decode(cursor.key()).ok_or(Damage("a key is too short"))?;
-            if !matches!(trailer.kind(), Some(Kind::Put | Kind::Delete)) {
+            if !matches!(trailer.kind(), Some(Kind::Put | Kind::Delete | Kind::Merge)) {
                 return Err(Damage("a key is of no kind that stands in a data block"));
             }
             if !self.last_key.is_empty() && internal_key::compare(&self.last_key, cursor.key()).is_ge() {
@@ -306,7 +328,11 @@ mod tests {
         let writes: Vec<_> = inspection.writes().map(Result::unwrap).collect();
         assert_eq!(writes.len(), entries.len());
         assert!(writes.iter().zip(&entries).all(|(write, (key, value))| {
-            write.key == internal_key::user_key(key) && write.value.as_deref().unwrap_or_default() == value
+            let written: &[u8] = match &write.change {
+                Change::Put(value) | Change::Merge(value) => value,
+                Change::Delete => b"",
+            };
+            write.key == internal_key::user_key(key) && written == value
         }));
         let mut last = (0, 0);
         assert!(inspection.verify(|done, total| last = (done, total)).unwrap().is_empty());

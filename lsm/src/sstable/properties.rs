@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! OFFSET  SIZE  FIELD
-//! 0       8     entries: puts and deletes
+//! 0       8     entries: puts, deletes and merge operands
 //! 8       8     of them, deletes
 //! 16      8     range tombstones: fragments times their sequences
 //! 24      8     bytes of internal keys and values before prefix compression
@@ -17,10 +17,12 @@
 //! 72      4     m, length of its end
 //! 76      n     start
 //! 76+n    m     end
+//! 76+n+m  8     of the entries, merge operands; absent under format version 1
 //! ```
 
 use bytes::Bytes;
 
+use super::format::FormatVersion;
 use crate::error::Damage;
 use crate::{FilterKey, KeyRange};
 
@@ -42,10 +44,12 @@ pub(crate) struct Properties {
     /// Smallest user key to just past the largest one, range tombstones included. Never open: a largest
     /// point key `k` ends the range at `k` + one zero byte, a range tombstone at its end.
     pub(crate) key_range: KeyRange,
-    /// Point entries: puts and deletes.
+    /// Point entries: puts, deletes and merge operands.
     pub(crate) entry_count: u64,
     /// Of them, deletes.
     pub(crate) tombstone_count: u64,
+    /// Of the point entries, merge operands.
+    pub(crate) merge_count: u64,
     /// Fragments of range tombstones times their sequences.
     pub(crate) range_tombstone_count: u64,
     /// Bytes of internal keys and values before prefix compression.
@@ -90,12 +94,18 @@ impl Properties {
         }
         buffer.extend_from_slice(&self.key_range.start);
         buffer.extend_from_slice(&self.key_range.end);
+        buffer.extend_from_slice(&self.merge_count.to_le_bytes());
     }
 
-    /// The properties in `bytes`, a properties block.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
-        let (head, keys) =
-            bytes.split_first_chunk::<HEAD_BYTES>().ok_or(Damage("the properties block is cut off"))?;
+    /// The properties in `bytes`, the properties block of a table of format `version`.
+    pub(crate) fn decode(bytes: &[u8], version: FormatVersion) -> Result<Self, Damage> {
+        const CUT: Damage = Damage("the properties block is cut off");
+        let (head, mut keys) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(CUT)?;
+        let mut merge_count = 0;
+        if version >= FormatVersion::V2 {
+            let (rest, count) = keys.split_last_chunk().ok_or(CUT)?;
+            (keys, merge_count) = (rest, u64::from_le_bytes(*count));
+        }
         let (chunks, _) = head.as_chunks::<8>();
         let [
             entry_count,
@@ -127,6 +137,7 @@ impl Properties {
             key_range,
             entry_count,
             tombstone_count,
+            merge_count,
             range_tombstone_count,
             raw_bytes,
             data_bytes,
@@ -149,6 +160,7 @@ mod tests {
                 key_range: KeyRange { start: Bytes::from_static(b"a"), end: Bytes::from_static(b"zz\0") },
                 entry_count: 1,
                 tombstone_count: 2,
+                merge_count: 9,
                 range_tombstone_count: 3,
                 raw_bytes: 4,
                 data_bytes: 5,
@@ -159,14 +171,19 @@ mod tests {
             };
             let mut block = Vec::new();
             properties.encode(&mut block);
-            assert_eq!(Properties::decode(&block), Ok(properties));
+            let v1 = &block[..block.len() - 8];
+            assert_eq!(
+                Properties::decode(v1, FormatVersion::V1),
+                Ok(Properties { merge_count: 0, ..properties.clone() })
+            );
+            assert_eq!(Properties::decode(&block, FormatVersion::V2), Ok(properties));
             for end in 0..block.len() {
-                assert!(Properties::decode(&block[..end]).is_err());
+                assert!(Properties::decode(&block[..end], FormatVersion::V2).is_err());
             }
             for (at, byte) in [(64, 0), (64, 3), (67, 1), (68, 9), (75, 0xff)] {
                 let mut forged = block.clone();
                 forged[at] = byte;
-                assert!(Properties::decode(&forged).is_err(), "{at}");
+                assert!(Properties::decode(&forged, FormatVersion::V2).is_err(), "{at}");
             }
         }
     }

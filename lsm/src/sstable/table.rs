@@ -10,6 +10,7 @@
 //! each time they are, raw ones the first time after the table was opened,
 //! which a bitmap remembers.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +24,7 @@ use super::format::{self, BLOCK_TRAILER_BYTES, BlockHandle, FOOTER_BYTES, Footer
 use super::{Compression, Properties, ReadMode, TableCursor};
 use crate::block_cache::{BlockCache, BlockKey};
 use crate::error::Damage;
-use crate::internal_key::{Kind, LookupKey, Trailer};
+use crate::internal_key::{self, Kind, LookupKey, Trailer};
 use crate::range_tombstone::FragmentedTombstones;
 use crate::{Error, KeyRange, Result};
 
@@ -32,9 +33,9 @@ use crate::{Error, KeyRange, Result};
 pub(crate) struct Found {
     /// The write's sequence number.
     pub(crate) sequence: u64,
-    /// Put or delete.
+    /// Put, delete or merge.
     pub(crate) kind: Kind,
-    /// The value, shared with its block.
+    /// The value or operand, shared with its block.
     pub(crate) value: Bytes,
 }
 
@@ -74,7 +75,7 @@ impl Table {
         let blocks = map.slice(..map.len() - FOOTER_BYTES);
         let footer = Footer::decode(footer_bytes).map_err(|damage| damage.at(path, blocks.len() as u64))?;
         let parts = Parts { path, blocks: &blocks };
-        let properties = parts.part(footer.properties, |block| Properties::decode(&block))?;
+        let properties = parts.part(footer.properties, |block| Properties::decode(&block, footer.version))?;
         if properties.data_block_count > (blocks.len() / BLOCK_TRAILER_BYTES) as u64 {
             return Err(Damage("more data blocks are claimed than fit").at(path, footer.properties.offset));
         }
@@ -137,7 +138,7 @@ impl Table {
         self.filter.as_ref().is_some_and(|filter| filter.may_contain(key, hash))
     }
 
-    /// The newest put or delete of the key at or below its sequence, filters
+    /// The newest put, delete or merge of the key at or below its sequence, filters
     /// asked first. Range tombstones are not looked at.
     ///
     /// # Errors
@@ -159,6 +160,34 @@ impl Table {
         Ok(Some(Found { sequence: trailer.sequence(), kind, value }))
     }
 
+    /// Shows `take` the puts, deletes and merges of the key at or below its
+    /// sequence, newest first, until it breaks; filters are asked first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`].
+    pub(crate) fn visit(
+        self: &Arc<Self>,
+        key: &LookupKey,
+        take: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        if !self.may_contain(key.user_key(), key.filter_hash()) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut cursor = self.cursor(ReadMode::Hot);
+        let mut is_on = cursor.seek(key.encoded())?;
+        while is_on {
+            let (user_key, trailer) = internal_key::decode(cursor.key()).expect("an internal key");
+            let Some(kind) = trailer.kind().filter(|_| user_key == key.user_key()) else { break };
+            let found = Found { sequence: trailer.sequence(), kind, value: cursor.value_bytes() };
+            if take(found).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            is_on = cursor.next()?;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
     /// A cursor over the point entries.
     pub(crate) fn cursor(self: &Arc<Self>, mode: ReadMode) -> TableCursor {
         TableCursor::new(Arc::clone(self), mode)
@@ -176,18 +205,18 @@ impl Table {
     }
 
     fn approximate_offset(&self, user_key: &[u8]) -> Result<u64> {
-        let mut sought = Vec::with_capacity(user_key.len() + crate::internal_key::TRAILER_BYTES);
-        crate::internal_key::encode(&mut sought, user_key, Trailer::seek(u64::MAX));
+        let mut sought = Vec::with_capacity(user_key.len() + internal_key::TRAILER_BYTES);
+        internal_key::encode(&mut sought, user_key, Trailer::seek(u64::MAX));
         match self.index_seek(&sought)? {
             Some(position) => Ok(self.index_entry(position)?.1.handle.offset),
             None => Ok(self.blocks.len() as u64),
         }
     }
 
-    /// Put or delete: what data blocks hold.
+    /// Put, delete or merge: what data blocks hold.
     pub(super) fn point_kind(&self, trailer: Trailer, offset: u64) -> Result<Kind> {
         match trailer.kind() {
-            Some(kind @ (Kind::Put | Kind::Delete)) => Ok(kind),
+            Some(kind @ (Kind::Put | Kind::Delete | Kind::Merge)) => Ok(kind),
             _ => Err(self.damaged(Damage("a key is of no kind that stands in a data block"), offset)),
         }
     }

@@ -60,7 +60,7 @@ pub(crate) fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
             user_key.resize(len + random.below(300), b'k');
         }
         for _ in 0..=random.below(4) {
-            let kind = if random.below(4) == 0 { Kind::Delete } else { Kind::Put };
+            let kind = [Kind::Put, Kind::Put, Kind::Merge, Kind::Delete][random.below(4)];
             let value_bytes =
                 if kind == Kind::Delete { 0 } else { random.below(60) * (1 + random.below(20)) };
             let is_compressible = random.below(2) == 0;

@@ -143,12 +143,16 @@ fn check_gets(table: &Table, entries: &[Entry], rule: FilterKey, random: &mut Ra
     }
 }
 
+/// Twelve writes, the last one of `kind`.
+fn small_entries(kind: Kind) -> Vec<Entry> {
+    let value = |i: u8| if i.is_multiple_of(2) { vec![i; 70] } else { vec![i, 1, 2, 3] };
+    let kind = |i| if i == 11 { kind } else { Kind::Put };
+    (0..12).map(|i| (key(format!("row{i:02}").as_bytes(), 40 - u64::from(i), kind(i)), value(i))).collect()
+}
+
 /// Two levels of index, both compressions, a filter and range tombstones in little.
 fn small_table(compression: Compression) -> (Vec<u8>, Vec<Entry>, Vec<RangeTombstone>) {
-    let value = |i: u8| if i.is_multiple_of(2) { vec![i; 70] } else { vec![i, 1, 2, 3] };
-    let entries: Vec<_> = (0..12)
-        .map(|i| (key(format!("row{i:02}").as_bytes(), 40 - u64::from(i), Kind::Put), value(i)))
-        .collect();
+    let entries = small_entries(Kind::Merge);
     let tombstones = vec![RangeTombstone { start: "row03".into(), end: "row07".into(), sequence: 50 }];
     let options = TableOptions {
         compression,
@@ -245,7 +249,7 @@ fn restore_checksums(bytes: &mut [u8], good: &[u8]) {
 
 #[test]
 fn golden_tables_are_written_to_the_byte_and_still_read() {
-    for (compression, name) in [(Compression::Raw, "sstable-v1-raw"), (Compression::Lz4, "sstable-v1-lz4")] {
+    for (compression, name) in [(Compression::Raw, "sstable-v2-raw"), (Compression::Lz4, "sstable-v2-lz4")] {
         let (bytes, entries, tombstones) = small_table(compression);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -255,7 +259,18 @@ fn golden_tables_are_written_to_the_byte_and_still_read() {
         assert!(golden == bytes, "{name} differs: a new format needs a new version and keeps this file");
         let (read, table) = read_damaged(&golden).unwrap();
         assert_eq!(read, entries);
+        assert_eq!(table.properties().merge_count, 1);
         assert!(table.range_tombstones().iter().eq(FragmentedTombstones::new(&tombstones).iter()));
+    }
+}
+
+#[test]
+fn golden_tables_of_version_1_are_still_read() {
+    for name in ["sstable-v1-raw", "sstable-v1-lz4"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        let (read, table) = read_damaged(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(read, small_entries(Kind::Put));
+        assert_eq!((table.properties().merge_count, table.range_tombstones().len()), (0, 1));
     }
 }
 

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use super::block_builder::BlockBuilder;
 use super::block_index::{BlockIndexBuilder, DataBlock};
 use super::filter::FilterBuilder;
-use super::format::{BLOCK_BYTES_MAX, BLOCK_TRAILER_BYTES, BlockHandle, BlockSealer, FOOTER_BYTES, Footer};
+use super::format::{
+    BLOCK_BYTES_MAX, BLOCK_TRAILER_BYTES, BlockHandle, BlockSealer, FOOTER_BYTES, Footer, FormatVersion,
+};
 use super::{Compression, Properties};
 use crate::internal_key::{self, Kind};
 use crate::range_tombstone::FragmentedTombstones;
@@ -106,6 +108,7 @@ impl TableWriter {
                 key_range: KeyRange::default(),
                 entry_count: 0,
                 tombstone_count: 0,
+                merge_count: 0,
                 range_tombstone_count: 0,
                 raw_bytes: 0,
                 data_bytes: 0,
@@ -118,12 +121,12 @@ impl TableWriter {
         })
     }
 
-    /// Adds a put or a delete. Keys (encoded internal keys) come in ascending order.
+    /// Adds a put, a delete or a merge operand. Keys (encoded internal keys) come in ascending order.
     ///
     /// # Errors
     ///
     /// - [`Error::EntryTooLarge`], [`Error::OutOfOrder`]: the entry was not added. A key that is no internal
-    ///   key of a put or a delete counts as out of order.
+    ///   key of one of these counts as out of order.
     /// - [`Error::Io`]: the file is of no use any more.
     pub(crate) fn add(&mut self, internal_key: &[u8], value: &[u8]) -> Result<()> {
         let bytes = internal_key.len() + value.len();
@@ -142,6 +145,7 @@ impl TableWriter {
         match kind {
             Some(Kind::Put) => {}
             Some(Kind::Delete) => self.properties.tombstone_count += 1,
+            Some(Kind::Merge) => self.properties.merge_count += 1,
             Some(Kind::RangeDelete) | None => return Err(self.out_of_order()),
         }
         self.index_last_block(Some(internal_key))?;
@@ -200,7 +204,8 @@ impl TableWriter {
         let mut block = Vec::new();
         self.properties.encode(&mut block);
         let properties = self.output.write_block(&block, Compression::Raw)?.0;
-        let footer = Footer { properties, index, filter, tombstones, index_levels };
+        let footer =
+            Footer { version: FormatVersion::NEWEST, properties, index, filter, tombstones, index_levels };
         let (file, file_bytes) = self.output.finish(&footer)?;
         Ok(FinishedTable { file, file_bytes, properties: self.properties })
     }

@@ -175,7 +175,7 @@ fn trees_come_and_go_with_their_files() {
 fn prefixes_are_found_through_filters_and_tombstones_of_filtered_tables_count() {
     let fs = SimulatedFileSystem::new();
     let engine = open(&fs, 1);
-    let format = TreeFormat { filter_key: FilterKey::ThroughTerminator([0, 1]) };
+    let format = TreeFormat { filter_key: FilterKey::ThroughTerminator([0, 1]), ..TreeFormat::default() };
     let tree = engine.create_tree(TREE, format.clone()).expect("created");
     for row in ["a", "b", "c"] {
         write(&engine, |batch| {

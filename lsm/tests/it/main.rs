@@ -6,6 +6,7 @@ mod engine;
 mod fork;
 mod history;
 mod measure;
+mod merges;
 mod metamorphic;
 mod power_cut;
 mod seeds;

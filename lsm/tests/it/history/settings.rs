@@ -39,6 +39,7 @@ impl Settings {
             table_bytes: choices.one_of(&[4, 5, 30, 1000]) << 10,
             block_bytes: choices.one_of(&[256, 300, 1000, 8 << 10, 4 << 20]),
             background,
+            ..Options::default()
         }
     }
 }

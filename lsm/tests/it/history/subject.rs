@@ -113,7 +113,7 @@ impl Subject {
                 } else {
                     FilterKey::WholeKey
                 };
-                let format = TreeFormat { filter_key };
+                let format = TreeFormat { filter_key, ..TreeFormat::default() };
                 let made = self.engine().create_tree(TreeId(*id), format).map_err(said)?;
                 prepare(place, &made);
                 self.trees[*tree] = Some((place, made));

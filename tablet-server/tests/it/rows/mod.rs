@@ -40,7 +40,8 @@ impl Table {
         let options = Options { background: Background::Inline, ..Options::default() };
         let files = Arc::new(SimulatedFileSystem::new());
         let engine = Engine::open(files, Path::new("/engine"), 1, options).unwrap();
-        let tree = engine.create_tree(TREE, TreeFormat { filter_key: FILTER_KEY }).unwrap();
+        let tree =
+            engine.create_tree(TREE, TreeFormat { filter_key: FILTER_KEY, ..TreeFormat::default() }).unwrap();
         let mut schema =
             TableSchema { table_id: TableId(1), families: BTreeMap::new(), next_family_id: FamilyId(1) };
         for name in families {
