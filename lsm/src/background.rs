@@ -26,16 +26,32 @@ pub(crate) struct Signals {
     stopping: AtomicBool,
 }
 
+/// What the flush thread does next.
+enum FlushWork {
+    /// Flush the tree's oldest frozen memtable.
+    Flush(Arc<TreeCore>),
+    /// Prepare the log's next segment.
+    PrepareSegment,
+}
+
 #[derive(Default)]
 struct Work {
     /// A tree for each memtable that is frozen and not flushed.
     flushes: VecDeque<Arc<TreeCore>>,
+    /// The log's next segment is to be prepared.
+    segment_wanted: bool,
     compaction_due: bool,
 }
 
 impl Signals {
     pub(crate) fn queue_flush(&self, tree: Arc<TreeCore>) {
         self.work.lock().flushes.push_back(tree);
+        self.flush_wanted.notify_one();
+    }
+
+    /// Lets the flush thread prepare the log's next segment.
+    pub(crate) fn want_segment(&self) {
+        self.work.lock().segment_wanted = true;
         self.flush_wanted.notify_one();
     }
 
@@ -72,14 +88,18 @@ impl Signals {
         if self.is_stopping() { Err(Error::Closed) } else { Ok(()) }
     }
 
-    fn wait_for_flush(&self) -> Option<Arc<TreeCore>> {
+    fn wait_for_flush(&self) -> Option<FlushWork> {
         let mut work = self.work.lock();
         loop {
             if self.is_stopping() {
                 return None;
             }
+            // The shorter work by far.
+            if std::mem::take(&mut work.segment_wanted) {
+                return Some(FlushWork::PrepareSegment);
+            }
             if let Some(tree) = work.flushes.pop_front() {
-                return Some(tree);
+                return Some(FlushWork::Flush(tree));
             }
             self.flush_wanted.wait(&mut work);
         }
@@ -152,7 +172,14 @@ fn run_syncs(core: &Core) {
 
 fn run_flushes(core: &Core) {
     let mut failures = 0;
-    while let Some(tree) = core.signals.wait_for_flush() {
+    while let Some(work) = core.signals.wait_for_flush() {
+        let tree = match work {
+            FlushWork::Flush(tree) => tree,
+            FlushWork::PrepareSegment => {
+                core.prepare_segment();
+                continue;
+            }
+        };
         match flush::flush_oldest(core, &tree) {
             Ok(()) => {
                 failures = 0;
@@ -160,7 +187,7 @@ fn run_flushes(core: &Core) {
                 core.signals.compaction_due();
             }
             Err(error) => {
-                let is_final = matches!(error, Error::Poisoned | Error::Closed);
+                let is_final = matches!(error, Error::Poisoned | Error::Fenced { .. } | Error::Closed);
                 tracing::error!(error = &error as &dyn std::error::Error, tree = tree.id.0, "cannot flush");
                 tree.flush_failed(Arc::new(error));
                 if !is_final {
@@ -186,7 +213,7 @@ fn run_compactions(core: &Core) {
                     core.after_change();
                     core.tables.sweeper().sweep();
                 }
-                Ok(false) | Err(Error::Poisoned | Error::Closed) => break,
+                Ok(false) | Err(Error::Poisoned | Error::Fenced { .. } | Error::Closed) => break,
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "cannot compact");
                     core.signals.rest(&core.signals.compaction_wanted, failures);

@@ -252,7 +252,21 @@ impl Core {
         if synced.rotated {
             self.bound_log();
         }
+        if synced.half_full {
+            match self.options.background {
+                Background::Threads => self.signals.want_segment(),
+                Background::Inline => self.prepare_segment(),
+            }
+        }
         Ok(())
+    }
+
+    /// Prepares the log's next segment.
+    pub(crate) fn prepare_segment(&self) {
+        if let Err(error) = self.log.prepare_segment() {
+            // Whoever needs the segment will meet the same failure, or none.
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot prepare a segment of the log");
+        }
     }
 
     /// Waits until `sequence` is durable, which the caller's thread sees to if nobody else does already.

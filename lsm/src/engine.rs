@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::background::Threads;
 use crate::core::Core;
+use crate::log_store::LogStore;
 use crate::options::Background;
 use crate::tree::TreeCore;
 use crate::{
@@ -38,8 +39,8 @@ impl Handle {
         core.gate.abandon();
         core.admin.lock().lock = None;
         match core.log.lock().check() {
-            Err(crate::Error::Poisoned) => Err(crate::Error::Poisoned),
-            _ => Ok(()),
+            Ok(()) | Err(crate::Error::Closed) => Ok(()),
+            Err(failed) => Err(failed),
         }
     }
 }
@@ -109,7 +110,27 @@ impl Engine {
     ///   does not hold. Nothing was deleted that a recovery could use.
     /// - [`crate::Error::Io`]
     pub fn open(fs: Arc<dyn vfs::FileSystem>, dir: &Path, epoch: u64, options: Options) -> Result<Self> {
-        let core = Arc::new(recovery::open(fs, dir, epoch, options)?);
+        Self::start(recovery::open(fs, dir, epoch, options, None)?)
+    }
+
+    /// Opens the engine in `dir` as [`Engine::open`] does, with its commit log in `log`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::open`], and
+    /// - [`crate::Error::Fenced`]: the log was taken over under a greater epoch.
+    pub fn open_with_log(
+        fs: Arc<dyn vfs::FileSystem>,
+        dir: &Path,
+        epoch: u64,
+        options: Options,
+        log: Arc<dyn LogStore>,
+    ) -> Result<Self> {
+        Self::start(recovery::open(fs, dir, epoch, options, Some(log))?)
+    }
+
+    fn start(core: Core) -> Result<Self> {
+        let core = Arc::new(core);
         core.after_change();
         core.bound_log();
         let threads = match core.options.background {

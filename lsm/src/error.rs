@@ -16,6 +16,14 @@ pub enum Error {
     /// acknowledged before may or may not be there then. Reads go on.
     #[error("the commit log failed and takes no more writes")]
     Poisoned,
+    /// An opening with a greater epoch has sealed the commit log: somebody else
+    /// has taken over, and nothing is written from here any more. Whether what
+    /// was not acknowledged is in the log is unknown.
+    #[error("the commit log was sealed by epoch {by}")]
+    Fenced {
+        /// The epoch that took over.
+        by: u64,
+    },
     /// The engine was closed.
     #[error("the engine is closed")]
     Closed,

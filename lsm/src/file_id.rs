@@ -16,9 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The two numbers that name a file. Ordered by creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct FileId {
-    pub(crate) epoch: u64,
-    pub(crate) number: u64,
+pub struct FileId {
+    /// That of the engine's opening that created the file.
+    pub epoch: u64,
+    /// Which of that opening's files it is, from 1 on.
+    pub number: u64,
 }
 
 impl FileId {

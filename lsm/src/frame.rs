@@ -31,6 +31,8 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::error::Damage;
 use crate::file_id::FileId;
 use crate::{Error, Result};
@@ -102,14 +104,16 @@ impl FrameWriter {
         Ok(Self { file, id, offset: offset + (HEADER_BYTES + first.len()) as u64 })
     }
 
-    /// Appends a frame in one write.
+    /// Appends a frame in one write, and `behind` it bytes that are no frame, to be overwritten.
     ///
     /// # Durability
     ///
     /// None before [`FrameWriter::sync`] returns.
-    pub(crate) fn append(&mut self, payload: &[u8]) -> Result<()> {
+    pub(crate) fn append(&mut self, payload: &[u8], behind: &[IoSlice<'_>]) -> Result<()> {
         let header = header(self.id, self.offset, payload);
-        self.file.write_all_at(&[IoSlice::new(&header), IoSlice::new(payload)], self.offset)?;
+        let mut slices: SmallVec<[IoSlice<'_>; 2]> = smallvec![IoSlice::new(&header), IoSlice::new(payload)];
+        slices.extend_from_slice(behind);
+        self.file.write_all_at(&slices, self.offset)?;
         self.offset += (HEADER_BYTES + payload.len()) as u64;
         Ok(())
     }
@@ -310,7 +314,7 @@ mod tests {
             let mut writer = FrameWriter::start(file, ID, PRELUDE, payloads[0]).expect("started");
             let mut ends = vec![writer.offset()];
             for payload in &payloads[1..] {
-                writer.append(payload).expect("appended");
+                writer.append(payload, &[]).expect("appended");
                 ends.push(writer.offset());
             }
             Self { _dir: dir, path, ends }

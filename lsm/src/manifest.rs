@@ -317,7 +317,7 @@ impl Manifest {
             Some((frames, snapshot_end))
                 if frames.offset() - *snapshot_end < EDIT_BYTES_MIN.max(*snapshot_end) =>
             {
-                frames.append(&edit.encode())?;
+                frames.append(&edit.encode(), &[])?;
                 frames.sync()
             }
             _ => self.rewrite(),

@@ -7,7 +7,7 @@
 //! tables/     SSTables of all trees
 //! ```
 //!
-//! In this order: manifests are read and made durable; tables that none of
+//! In this order: the log is sealed, so that nobody adds to it any more; manifests are read and made durable; tables that none of
 //! them names are deleted; the log is read and made durable, and each write
 //! that is beyond its tree's redo point applied to the tree's memtable, which
 //! is flushed whenever memtables outgrow their budget; a new segment is begun.
@@ -22,12 +22,14 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::background::Signals;
 use crate::batch::Operations;
+use crate::commit_log::CommitLog;
+use crate::commit_log::files::LogFiles;
 use crate::commit_log::replay::{Place, Replayed, replay};
 use crate::commit_log::segment::Record;
-use crate::commit_log::{CommitLog, replay as log_files};
 use crate::core::{Admin, Core, apply_part};
 use crate::file_id::{FileId, FileIds};
 use crate::gate::WriteGate;
+use crate::log_store::LogStore;
 use crate::manifest::{self, Manifest};
 use crate::snapshot::SnapshotList;
 use crate::stats::Counters;
@@ -61,8 +63,8 @@ impl Layout {
     }
 
     /// Refuses an epoch that is not greater than those of all files.
-    fn check_epoch(&self, fs: &dyn vfs::FileSystem, epoch: u64) -> Result<()> {
-        let mut ids = log_files::list(fs, &self.log)?;
+    fn check_epoch(&self, fs: &dyn vfs::FileSystem, log: &dyn LogStore, epoch: u64) -> Result<()> {
+        let mut ids = log.list()?;
         ids.extend(manifest::list(fs, &self.manifests)?);
         let tables = fs.list(&self.tables)?;
         ids.extend(tables.iter().filter_map(|name| FileId::parse(name, TABLE_EXTENSION)));
@@ -73,15 +75,25 @@ impl Layout {
     }
 }
 
-/// Opens the engine in `dir`.
-pub(crate) fn open(fs: Arc<dyn vfs::FileSystem>, dir: &Path, epoch: u64, options: Options) -> Result<Core> {
+/// Opens the engine in `dir`, whose log is in `store`, or in files if that is none.
+pub(crate) fn open(
+    fs: Arc<dyn vfs::FileSystem>,
+    dir: &Path,
+    epoch: u64,
+    options: Options,
+    store: Option<Arc<dyn LogStore>>,
+) -> Result<Core> {
     options.check()?;
     let layout = Layout::create(&*fs, dir)?;
     let lock = fs.lock(&layout.lock).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => Error::Locked { dir: dir.to_owned() },
         _ => error.into(),
     })?;
-    layout.check_epoch(&*fs, epoch)?;
+    let store = store
+        .unwrap_or_else(|| Arc::new(LogFiles::new(Arc::clone(&fs), &layout.log, options.log_segment_bytes)));
+    layout.check_epoch(&*fs, &*store, epoch)?;
+    // From here on nobody else adds to what is read.
+    store.seal_before(epoch)?;
 
     let ids = Arc::new(FileIds::new(epoch));
     let tables = Tables::new(Arc::clone(&fs), &layout.tables, Arc::clone(&ids), &options);
@@ -100,13 +112,12 @@ pub(crate) fn open(fs: Arc<dyn vfs::FileSystem>, dir: &Path, epoch: u64, options
         tables: &tables,
         memtable_bytes: 0,
     };
-    let replayed = recovered.replay_log(&*fs, &layout.log)?;
+    let replayed = recovered.replay_log(&*store)?;
     let (trees, memtable_bytes) = (recovered.trees, recovered.memtable_bytes);
     tables.sweeper().sweep();
 
     let next_sequence = known_sequence.max(replayed.last_sequence) + 1;
-    let log =
-        CommitLog::start(Arc::clone(&fs), &layout.log, Arc::clone(&ids), &options, replayed, next_sequence)?;
+    let log = CommitLog::start(store, Arc::clone(&ids), &options, replayed, next_sequence)?;
     Ok(Core {
         fs,
         manifests_dir: layout.manifests,
@@ -163,8 +174,8 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    fn replay_log(&mut self, fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Replayed> {
-        replay(fs, dir, |record, place| self.apply(record, place))
+    fn replay_log(&mut self, store: &dyn LogStore) -> Result<Replayed> {
+        replay(store, |record, place| self.apply(record, place))
     }
 
     fn apply(&mut self, record: Record<'_>, place: Place<'_>) -> Result<()> {

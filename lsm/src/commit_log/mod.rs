@@ -13,7 +13,8 @@
 //!
 //! - [`turns`]: who syncs when: threads that wait for their batch, or the sync thread for everybody else.
 //! - [`segment`]: what stands in a segment.
-//! - [`writer`]: groups and segments written.
+//! - [`writer`]: groups and segments written, to a [`LogStore`].
+//! - [`files`]: the store in local files.
 //! - [`replay`]: all of it read back.
 //!
 //! # Invariants
@@ -25,6 +26,7 @@
 //! - Segments go oldest first, each one durably before the next, so that a
 //!   missing segment with an older one present is damage.
 
+pub(crate) mod files;
 pub(crate) mod replay;
 pub(crate) mod segment;
 mod turns;
@@ -32,18 +34,18 @@ pub(crate) mod writer;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use self::replay::Replayed;
-use self::segment::{Descriptor, EXTENSION, RECORD_HEADER_BYTES, encode_record};
-use self::turns::Turns;
+use self::segment::{Descriptor, RECORD_HEADER_BYTES, encode_record};
 pub(crate) use self::turns::{Callback, Duty, Waited};
-use self::writer::{SealedSegment, SegmentWriter};
+use self::turns::{Failure, Turns};
+use self::writer::{SealedSegment, SegmentNames, SegmentWriter};
 use crate::file_id::FileIds;
+use crate::log_store::LogStore;
 use crate::{Error, Options, Result};
 
 /// The largest batch, bytes: a group of one must fit a frame.
@@ -51,8 +53,8 @@ pub(crate) const BATCH_BYTES_MAX: usize = 512 << 20;
 
 /// The log of an open engine.
 pub(crate) struct CommitLog {
-    fs: Arc<dyn vfs::FileSystem>,
-    dir: PathBuf,
+    store: Arc<dyn LogStore>,
+    names: Arc<SegmentNames>,
     /// The write lock of the engine.
     gathered: Mutex<Gathered>,
     /// Whose turn it is to write and sync a group, and what is durable.
@@ -79,7 +81,7 @@ struct Gathered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accepts {
     Yes,
-    Poisoned,
+    Failed(Failure),
     Closed,
 }
 
@@ -87,7 +89,7 @@ impl Accepts {
     fn check(self) -> Result<()> {
         match self {
             Self::Yes => Ok(()),
-            Self::Poisoned => Err(Error::Poisoned),
+            Self::Failed(failure) => Err(failure.error()),
             Self::Closed => Err(Error::Closed),
         }
     }
@@ -100,6 +102,8 @@ pub(crate) struct Synced {
     pub(crate) bytes: usize,
     /// Whether a new segment was begun.
     pub(crate) rotated: bool,
+    /// Whether the group filled the first half of a segment: the next one should be prepared.
+    pub(crate) half_full: bool,
 }
 
 /// The log's figures.
@@ -121,20 +125,24 @@ impl CommitLog {
     /// Begins the log of an opening behind what a recovery found: the first
     /// batch's sequence number is `next_sequence`.
     pub(crate) fn start(
-        fs: Arc<dyn vfs::FileSystem>,
-        dir: &Path,
+        store: Arc<dyn LogStore>,
         ids: Arc<FileIds>,
         options: &Options,
         replayed: Replayed,
         next_sequence: u64,
     ) -> Result<Self> {
         let descriptor = Descriptor { first_sequence: next_sequence, previous: replayed.previous() };
-        let segment =
-            SegmentWriter::create(Arc::clone(&fs), dir, ids, options.log_segment_bytes, descriptor)?;
+        let names = Arc::new(SegmentNames::new(ids));
+        let segment = SegmentWriter::create(
+            Arc::clone(&store),
+            Arc::clone(&names),
+            options.log_segment_bytes,
+            descriptor,
+        )?;
         let segments = (replayed.segments, segment.figures());
         Ok(Self {
-            fs,
-            dir: dir.to_owned(),
+            store,
+            names,
             gathered: Mutex::new(Gathered { group: Vec::new(), next_sequence, accepts: Accepts::Yes }),
             turns: Turns::new(next_sequence - 1),
             segment: Mutex::new(segment),
@@ -176,24 +184,34 @@ impl CommitLog {
         };
         let written = self.write(&mut segment, &group, last_sequence);
         drop(segment);
-        let rotated = written.map_err(|error| {
+        let synced = written.map_err(|error| {
             self.poison(&error);
-            Error::Poisoned
+            Failure::of(&error).error()
         })?;
         self.turns.publish(last_sequence);
-        let bytes = group.len();
         self.give_back(&mut group);
-        Ok(Synced { bytes, rotated })
+        Ok(synced)
     }
 
-    /// Writes a group durably. True if a new segment was begun for it.
-    fn write(&self, segment: &mut SegmentWriter, group: &[u8], last_sequence: u64) -> Result<bool> {
+    /// Writes a group durably.
+    fn write(&self, segment: &mut SegmentWriter, group: &[u8], last_sequence: u64) -> Result<Synced> {
         let sealed = segment.rotate_if_full()?;
         let rotated = sealed.is_some();
         self.segments.lock().0.extend(sealed);
+        let was_half_full = segment.is_half_full();
         segment.append(group, last_sequence)?;
         self.segments.lock().1 = segment.figures();
-        Ok(rotated)
+        let half_full = segment.is_half_full() && !was_half_full;
+        Ok(Synced { bytes: group.len(), rotated, half_full })
+    }
+
+    /// Prepares the segment that will come next, so that no group has to wait for it.
+    ///
+    /// # Errors
+    ///
+    /// It comes all the same, later.
+    pub(crate) fn prepare_segment(&self) -> Result<()> {
+        self.names.prepare(&*self.store)
     }
 
     /// Keeps the memory of a written group for one to come.
@@ -211,14 +229,15 @@ impl CommitLog {
 
     /// Takes no batch from now on, and fails whatever waits.
     pub(crate) fn poison(&self, cause: &Error) {
+        let failure = Failure::of(cause);
         tracing::error!(error = cause as &dyn std::error::Error, "the commit log takes no more writes");
         {
             let mut gathered = self.gathered.lock();
-            gathered.accepts = Accepts::Poisoned;
+            gathered.accepts = Accepts::Failed(failure);
             gathered.group = Vec::new();
             self.gathered_bytes.store(0, Ordering::Release);
         }
-        self.turns.fail();
+        self.turns.fail(failure);
     }
 
     /// Takes no batch from now on. What has gathered can still be synced.
@@ -241,10 +260,7 @@ impl CommitLog {
         loop {
             let oldest = self.segments.lock().0.front().copied();
             let Some(oldest) = oldest.filter(|oldest| oldest.last_sequence < sequence) else { return Ok(()) };
-            match self.fs.remove(&oldest.id.path(&self.dir, EXTENSION)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => self.fs.sync_dir(&self.dir)?,
-            }
+            self.store.remove(oldest.id)?;
             self.segments.lock().0.pop_front();
         }
     }
@@ -303,7 +319,7 @@ impl Appending<'_> {
 impl fmt::Debug for CommitLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CommitLog")
-            .field("dir", &self.dir)
+            .field("store", &self.store)
             .field("durable", &self.durable())
             .finish_non_exhaustive()
     }

@@ -8,15 +8,12 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use vfs::Access;
-
-use super::segment::{Descriptor, EXTENSION, PRELUDE, Record, take_record};
+use super::segment::{Descriptor, EXTENSION, Record, take_record};
 use super::writer::SealedSegment;
 use crate::batch::Operations;
 use crate::error::Damage;
-use crate::file_id::FileId;
-use crate::frame::FrameReader;
-use crate::{Error, Result};
+use crate::log_store::{LogSegmentReader, LogStore};
+use crate::{Error, FileId, Result};
 
 /// What a log held.
 #[derive(Debug, Default)]
@@ -47,26 +44,24 @@ impl Place<'_> {
     }
 }
 
-/// The segments in `dir`, oldest first.
-pub(crate) fn list(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<FileId>> {
-    let names = fs.list(dir)?;
-    let mut ids: Vec<_> = names.iter().filter_map(|name| FileId::parse(name, EXTENSION)).collect();
+/// The segments in `store`, oldest first.
+pub(crate) fn list(store: &dyn LogStore) -> Result<Vec<FileId>> {
+    let mut ids = store.list()?;
     ids.sort_unstable();
     Ok(ids)
 }
 
-/// Shows each record of the log in `dir` to `apply`, in order, and makes what was read durable.
+/// Shows each record of the log in `store`, which is sealed, to `apply`, in order.
 ///
 /// # Errors
 ///
 /// - [`Error::Damaged`]: something that was durable is lost or changed.
 /// - [`Error::Io`], and whatever `apply` returns.
 pub(crate) fn replay(
-    fs: &dyn vfs::FileSystem,
-    dir: &Path,
+    store: &dyn LogStore,
     mut apply: impl FnMut(Record<'_>, Place<'_>) -> Result<()>,
 ) -> Result<Replayed> {
-    let mut segments = open_segments(fs, dir)?;
+    let mut segments = open_segments(store)?;
     let mut replayed = Replayed::default();
     for at in 0..segments.len() {
         let successor =
@@ -79,11 +74,6 @@ pub(crate) fn replay(
                 return Err(Damage("the segment before this one is missing").at(&path, 0));
             }
         };
-        if end.is_none() {
-            // What is read from the system's memory may not be on the disk yet, and what is applied is soon
-            // seen by readers and written to tables.
-            fs.open(segment.reader.path(), Access::ReadWrite)?.sync()?;
-        }
         let sealed = segment.replay(end, replayed.last_sequence, &mut apply)?;
         replayed.last_sequence = sealed.last_sequence;
         replayed.segments.push_back(sealed);
@@ -94,17 +84,15 @@ pub(crate) fn replay(
 struct OpenSegment {
     id: FileId,
     descriptor: Descriptor,
-    reader: FrameReader,
+    reader: Box<dyn LogSegmentReader>,
 }
 
 /// Opens all segments. The last one goes if its creation was cut short: it never held a record.
-fn open_segments(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<OpenSegment>> {
-    let ids = list(fs, dir)?;
+fn open_segments(store: &dyn LogStore) -> Result<Vec<OpenSegment>> {
+    let ids = list(store)?;
     let mut segments = Vec::with_capacity(ids.len());
     for (at, &id) in ids.iter().enumerate() {
-        let path = id.path(dir, EXTENSION);
-        let file = fs.open(&path, Access::Read)?;
-        let mut reader = FrameReader::open(file, &path, id, &[PRELUDE])?;
+        let mut reader = store.read(id)?;
         let first = match &mut reader {
             Some(reader) => reader.next()?.map(Descriptor::decode),
             None => None,
@@ -113,12 +101,14 @@ fn open_segments(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<OpenSegment
             (Some(reader), Some(Ok(descriptor))) if descriptor.first_sequence > 0 => {
                 segments.push(OpenSegment { id, descriptor, reader });
             }
-            (_, Some(_)) => return Err(Damage("a segment does not describe itself").at(&path, 0)),
-            (_, None) if at + 1 == ids.len() => {
-                fs.remove(&path)?;
-                fs.sync_dir(dir)?;
+            (Some(reader), Some(_)) => {
+                return Err(Damage("a segment does not describe itself").at(reader.path(), 0));
             }
-            (_, None) => return Err(Damage("a segment has no frame and is not the last one").at(&path, 0)),
+            _ if at + 1 == ids.len() => store.remove(id)?,
+            _ => {
+                let name = id.path(Path::new(""), EXTENSION);
+                return Err(Damage("a segment holds nothing and is not the last one").at(&name, 0));
+            }
         }
     }
     Ok(segments)
@@ -138,8 +128,8 @@ impl OpenSegment {
             return Err(Damage("a segment starts before the one before it ends").at(&file, 0));
         }
         last_sequence = first_sequence - 1;
-        while end != Some(self.reader.offset()) {
-            let offset = self.reader.offset();
+        while end != Some(self.reader.end()) {
+            let offset = self.reader.end();
             let place = Place { file: &file, offset };
             let Some(mut group) = self.reader.next()? else {
                 match end {
@@ -157,7 +147,7 @@ impl OpenSegment {
                 apply(record, place)?;
             }
         }
-        Ok(SealedSegment { id: self.id, bytes: self.reader.offset(), first_sequence, last_sequence })
+        Ok(SealedSegment { id: self.id, bytes: self.reader.end(), first_sequence, last_sequence })
     }
 }
 
@@ -175,11 +165,12 @@ fn check_batch(record: &Record<'_>) -> std::result::Result<(), Damage> {
 mod tests {
     use std::sync::Arc;
 
-    use vfs::{FileSystem, SimulatedFileSystem};
+    use vfs::{Access, FileSystem, SimulatedFileSystem};
 
     use super::*;
+    use crate::commit_log::files::LogFiles;
     use crate::commit_log::segment::encode_record;
-    use crate::commit_log::writer::SegmentWriter;
+    use crate::commit_log::writer::{SegmentNames, SegmentWriter};
     use crate::file_id::FileIds;
     use crate::{TreeId, WriteBatch};
 
@@ -193,11 +184,10 @@ mod tests {
     /// A log of one segment with two groups, of one batch each.
     fn written() -> SimulatedFileSystem {
         let fs = SimulatedFileSystem::new();
-        let ids = Arc::new(FileIds::new(7));
+        let store = Arc::new(LogFiles::new(Arc::new(fs.clone()), Path::new("/"), 1 << 20));
+        let names = Arc::new(SegmentNames::new(Arc::new(FileIds::new(7))));
         let descriptor = Descriptor { first_sequence: 5, previous: None };
-        let mut writer =
-            SegmentWriter::create(Arc::new(fs.clone()), Path::new("/"), ids, 1 << 20, descriptor)
-                .expect("created");
+        let mut writer = SegmentWriter::create(store, names, 1 << 20, descriptor).expect("created");
         for first_sequence in [5, 7] {
             let mut group = Vec::new();
             encode_record(&mut group, first_sequence, batch().len(), batch().encoded());
@@ -225,7 +215,8 @@ mod tests {
         let golden = include_bytes!("../../tests/golden/commit-log-v1");
         file.write_all_at(&[std::io::IoSlice::new(golden)], 0).expect("written");
         let mut records = Vec::new();
-        let replayed = replay(&fs, Path::new("/"), |record, _| {
+        let store = LogFiles::new(Arc::new(fs), Path::new("/"), 1 << 20);
+        let replayed = replay(&store, |record, _| {
             assert_eq!(record.batch, batch().encoded());
             records.push((record.first_sequence, record.count));
             Ok(())

@@ -48,10 +48,36 @@ pub(crate) struct Turns {
 struct State {
     is_taken: bool,
     is_stopping: bool,
-    has_failed: bool,
+    failure: Option<Failure>,
     rest_over: Option<Instant>,
     followers: Vec<(u64, Arc<Follower>)>,
     callbacks: Vec<(u64, Callback)>,
+}
+
+/// Why the log takes nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Poisoned,
+    /// The epoch that sealed the log.
+    Fenced(u64),
+}
+
+impl Failure {
+    /// What an error of the log's store, or of a manifest, makes of the log.
+    pub(crate) fn of(cause: &Error) -> Self {
+        match cause {
+            Error::Fenced { by } => Self::Fenced(*by),
+            _ => Self::Poisoned,
+        }
+    }
+
+    /// What those are told who wait or write.
+    pub(crate) fn error(self) -> Error {
+        match self {
+            Self::Poisoned => Error::Poisoned,
+            Self::Fenced(by) => Error::Fenced { by },
+        }
+    }
 }
 
 /// What a waiting thread is to do.
@@ -94,13 +120,11 @@ impl Follower {
     }
 
     /// Sleeps until it is told something.
-    fn listen(&self) -> Result<Waited> {
+    fn listen(&self) -> u8 {
         loop {
             match self.told.load(Ordering::Acquire) {
-                LEAD => return Ok(Waited::Lead),
-                DURABLE => return Ok(Waited::Durable),
-                FAILED => return Err(Error::Poisoned),
-                _ => thread::park(),
+                NOTHING => thread::park(),
+                told => return told,
             }
         }
     }
@@ -126,7 +150,7 @@ impl Turns {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`]: it will never be known to be durable.
+    /// [`Error::Poisoned`], [`Error::Fenced`]: it will never be known to be durable.
     pub(crate) fn wait(&self, sequence: u64) -> Result<Waited> {
         if self.durable() >= sequence {
             return Ok(Waited::Durable);
@@ -136,8 +160,8 @@ impl Turns {
             if self.durable() >= sequence {
                 return Ok(Waited::Durable);
             }
-            if state.has_failed {
-                return Err(Error::Poisoned);
+            if let Some(failure) = state.failure {
+                return Err(failure.error());
             }
             if !state.is_taken {
                 state.is_taken = true;
@@ -147,7 +171,11 @@ impl Turns {
             state.followers.push((sequence, Arc::clone(&follower)));
             follower
         };
-        follower.listen()
+        match follower.listen() {
+            LEAD => Ok(Waited::Lead),
+            DURABLE => Ok(Waited::Durable),
+            _ => Err(self.state.lock().failure.unwrap_or(Failure::Poisoned).error()),
+        }
     }
 
     /// Calls `done` from the sync thread once `sequence` is durable or never
@@ -157,8 +185,8 @@ impl Turns {
             let mut state = self.state.lock();
             if self.durable() >= sequence {
                 Ok(())
-            } else if state.has_failed {
-                Err(Error::Poisoned)
+            } else if let Some(failure) = state.failure {
+                Err(failure.error())
             } else {
                 state.callbacks.push((sequence, done));
                 self.want_locked(&state);
@@ -188,7 +216,7 @@ impl Turns {
     pub(crate) fn begin(&self) {
         let mut state = self.state.lock();
         if let Some(rest_over) = state.rest_over.take() {
-            while !(state.is_stopping || state.has_failed) {
+            while !(state.is_stopping || state.failure.is_some()) {
                 if self.changed.wait_until(&mut state, rest_over).timed_out() {
                     break;
                 }
@@ -233,10 +261,10 @@ impl Turns {
         let mut state = self.state.lock();
         loop {
             let durable = self.durable();
-            if state.callbacks.iter().any(|(sequence, _)| *sequence <= durable || state.has_failed) {
+            if state.callbacks.iter().any(|(sequence, _)| *sequence <= durable || state.failure.is_some()) {
                 return Some(Duty::CallBack);
             }
-            if state.has_failed {
+            if state.failure.is_some() {
                 return None;
             }
             if !state.is_taken {
@@ -254,23 +282,25 @@ impl Turns {
 
     /// Calls back those whose outcome is known.
     pub(crate) fn call_back(&self) {
-        let (done, failed): (Vec<_>, Vec<_>) = {
+        let (done, failed) = {
             let mut state = self.state.lock();
             let durable = self.durable();
-            let done = state.callbacks.extract_if(.., |(sequence, _)| *sequence <= durable).collect();
-            let failed = if state.has_failed { std::mem::take(&mut state.callbacks) } else { Vec::new() };
+            let done: Vec<_> = state.callbacks.extract_if(.., |(sequence, _)| *sequence <= durable).collect();
+            let failed = state.failure.map(|failure| (failure, std::mem::take(&mut state.callbacks)));
             (done, failed)
         };
         done.into_iter().for_each(|(_, done)| done(Ok(())));
-        failed.into_iter().for_each(|(_, done)| done(Err(Error::Poisoned)));
+        if let Some((failure, failed)) = failed {
+            failed.into_iter().for_each(|(_, done)| done(Err(failure.error())));
+        }
     }
 
     /// Fails whoever waits, now or later, for what is not durable.
-    pub(crate) fn fail(&self) {
+    pub(crate) fn fail(&self, failure: Failure) {
         let durable = self.durable();
         let followers = {
             let mut state = self.state.lock();
-            state.has_failed = true;
+            state.failure.get_or_insert(failure);
             state.is_taken = false;
             self.changed.notify_all();
             std::mem::take(&mut state.followers)
@@ -420,7 +450,7 @@ mod tests {
                 drop(told.send(log.wait(sequence)));
             });
         }
-        log.turns.fail();
+        log.turns.fail(Failure::Poisoned);
         assert!(receive(&receiver, 6).iter().all(|outcome| matches!(outcome, Err(Error::Poisoned))));
         log.turns.pass_on(Duration::ZERO);
         assert!(log.wait(9).is_err());

@@ -1,12 +1,13 @@
-//! Writing segments: one group, one write, one sync.
+//! Writing segments: groups appended, a new segment begun when one is full.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::segment::{Descriptor, EXTENSION, PRELUDE};
-use crate::Result;
-use crate::file_id::{FileId, FileIds};
-use crate::frame::{FrameWriter, HEADER_BYTES};
+use parking_lot::Mutex;
+
+use super::segment::Descriptor;
+use crate::file_id::FileIds;
+use crate::log_store::{LogSegment, LogStore};
+use crate::{FileId, Result};
 
 /// A segment that is written no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,106 +20,98 @@ pub(crate) struct SealedSegment {
     pub(crate) last_sequence: u64,
 }
 
+/// Names for segments to come. One that was prepared comes next, so that
+/// segments have their order by creation.
+#[derive(Debug)]
+pub(crate) struct SegmentNames {
+    ids: Arc<FileIds>,
+    prepared: Mutex<Option<FileId>>,
+}
+
+impl SegmentNames {
+    pub(crate) fn new(ids: Arc<FileIds>) -> Self {
+        Self { ids, prepared: Mutex::default() }
+    }
+
+    /// Lets the store prepare the next segment, unless that was done.
+    pub(crate) fn prepare(&self, store: &dyn LogStore) -> Result<()> {
+        // Whoever takes the name meanwhile waits.
+        let mut prepared = self.prepared.lock();
+        if prepared.is_some() {
+            return Ok(());
+        }
+        store.prepare(*prepared.insert(self.ids.next()))
+    }
+
+    fn take(&self) -> FileId {
+        self.prepared.lock().take().unwrap_or_else(|| self.ids.next())
+    }
+}
+
 /// Appends groups, beginning a new segment when one is full.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
-    fs: Arc<dyn vfs::FileSystem>,
-    dir: PathBuf,
-    ids: Arc<FileIds>,
+    store: Arc<dyn LogStore>,
+    names: Arc<SegmentNames>,
     segment_bytes: u64,
     id: FileId,
     first_sequence: u64,
     last_sequence: u64,
-    file: Arc<dyn vfs::File>,
-    frames: FrameWriter,
-    /// The file's length: disk space is reserved up to here, and reads as zeros where no frame stands yet.
-    reserved: u64,
+    segment: Box<dyn LogSegment>,
 }
 
-/// Files grow ahead of their frames, in steps: a sync that finds neither a new
-/// length nor new blocks writes data alone and not the file system's journal,
-/// which makes it a third cheaper on ext4. A segment that stays short wastes little.
-const RESERVED_STEP_BYTES_MAX: u64 = 4 << 20;
-
 impl SegmentWriter {
-    /// Begins the first segment of an opening, durably, behind `previous`.
+    /// Begins the first segment of an opening, durably.
     pub(crate) fn create(
-        fs: Arc<dyn vfs::FileSystem>,
-        dir: &Path,
-        ids: Arc<FileIds>,
+        store: Arc<dyn LogStore>,
+        names: Arc<SegmentNames>,
         segment_bytes: u64,
         descriptor: Descriptor,
     ) -> Result<Self> {
-        let (id, file, frames) = begin(&*fs, dir, &ids, descriptor)?;
+        let id = names.take();
+        let segment = store.create(id, &descriptor.encode())?;
         let first_sequence = descriptor.first_sequence;
-        Ok(Self {
-            fs,
-            dir: dir.to_owned(),
-            ids,
-            segment_bytes,
-            id,
-            first_sequence,
-            last_sequence: first_sequence - 1,
-            file,
-            frames,
-            reserved: 0,
-        })
+        let last_sequence = first_sequence - 1;
+        Ok(Self { store, names, segment_bytes, id, first_sequence, last_sequence, segment })
     }
 
-    /// Writes `group`, whose last record ends at `last_sequence`, and syncs it.
+    /// Appends `group`, whose last record ends at `last_sequence`, durably.
     ///
     /// # Errors
     ///
-    /// What is on disk is unknown: nothing may be written after it.
+    /// What is in the log is unknown: nothing may be written after it.
     pub(crate) fn append(&mut self, group: &[u8], last_sequence: u64) -> Result<()> {
-        let end = self.frames.offset() + (HEADER_BYTES + group.len()) as u64;
-        if end > self.reserved {
-            let until = end.next_multiple_of(self.segment_bytes.min(RESERVED_STEP_BYTES_MAX));
-            self.file.allocate(self.reserved, until - self.reserved)?;
-            self.file.set_len(until)?;
-            self.reserved = until;
-        }
-        self.frames.append(group)?;
-        self.frames.sync()?;
+        self.segment.append(group)?;
         self.last_sequence = last_sequence;
         Ok(())
     }
 
     /// Begins a new segment if this one is full, and returns the full one.
     pub(crate) fn rotate_if_full(&mut self) -> Result<Option<SealedSegment>> {
-        if self.frames.offset() < self.segment_bytes {
+        if self.segment.end() < self.segment_bytes {
             return Ok(None);
         }
         let sealed = self.figures();
-        let previous = Some((self.id, self.frames.offset()));
-        let descriptor = Descriptor { first_sequence: self.last_sequence + 1, previous };
-        (self.id, self.file, self.frames) = begin(&*self.fs, &self.dir, &self.ids, descriptor)?;
-        self.reserved = 0;
+        let descriptor =
+            Descriptor { first_sequence: self.last_sequence + 1, previous: Some((self.id, sealed.bytes)) };
+        self.id = self.names.take();
+        self.segment = self.store.create(self.id, &descriptor.encode())?;
         self.first_sequence = descriptor.first_sequence;
         Ok(Some(sealed))
+    }
+
+    /// Whether the next segment should be prepared.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.segment.end() >= self.segment_bytes / 2
     }
 
     /// The current segment as it is now.
     pub(crate) fn figures(&self) -> SealedSegment {
         SealedSegment {
             id: self.id,
-            bytes: self.frames.offset(),
+            bytes: self.segment.end(),
             first_sequence: self.first_sequence,
             last_sequence: self.last_sequence,
         }
     }
-}
-
-fn begin(
-    fs: &dyn vfs::FileSystem,
-    dir: &Path,
-    ids: &FileIds,
-    descriptor: Descriptor,
-) -> Result<(FileId, Arc<dyn vfs::File>, FrameWriter)> {
-    let id = ids.next();
-    let file = fs.create(&id.path(dir, EXTENSION))?;
-    let frames = FrameWriter::start(Arc::clone(&file), id, PRELUDE, &descriptor.encode())?;
-    frames.sync()?;
-    fs.sync_dir(dir)?;
-    Ok((id, file, frames))
 }

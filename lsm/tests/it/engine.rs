@@ -257,7 +257,8 @@ fn log_segments_go_once_flushed_and_an_idle_tree_does_not_pin_them() {
         stats.log_bytes <= inline_options().log_bytes_max + 2 * inline_options().log_segment_bytes,
         "{stats:?}"
     );
-    assert_eq!(stats.log_segment_count, files(&fs, "log").len());
+    let prepared = files(&fs, "log").len() - stats.log_segment_count;
+    assert!(prepared <= 1, "{prepared} segments were prepared and not written");
     assert!(stats.flush_count > 1 && stats.compaction_count + stats.move_count > 0, "{stats:?}");
     drop(engine);
     let engine = open(&fs, 2);
