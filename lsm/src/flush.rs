@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::compaction::rewrite::{Below, Rewrite};
+use crate::compaction::rewrite::{Below, Others, Rewrite};
 use crate::core::Core;
 use crate::manifest::Edit;
 use crate::merge::MergingCursor;
@@ -48,6 +48,7 @@ pub(crate) fn write_out(
         table_bytes: u64::MAX,
         snapshots,
         below: Below::Anything,
+        above: Others::default(),
         operator: &tree.operator,
         value_at: &|key, sequence| tree.value_at(key, sequence),
         keep_decision: None,

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::core::Core;
 use crate::internal_key::LookupKey;
+use crate::keep_decision::{KeepDecision, KeepDecisionFactory};
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
 use crate::merge_operator::TreeOperator;
@@ -67,24 +68,6 @@ impl KeyRange {
         (other.end.is_empty() || self.start < other.end) && (self.end.is_empty() || other.start < self.end)
     }
 }
-
-/// What a compaction does with a key's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Keeps it.
-    Keep,
-    /// Drops it, as a delete would.
-    Drop,
-}
-
-/// Decides, key by key in order, what a compaction keeps; one instance a compaction.
-pub trait KeepDecision: Send {
-    /// Called for each key that is neither deleted nor held by a snapshot.
-    fn decide(&mut self, key: &[u8], value: &[u8]) -> Decision;
-}
-
-/// Makes a [`KeepDecision`] for a compaction.
-pub(crate) type KeepDecisionFactory = Arc<dyn Fn() -> Box<dyn KeepDecision> + Send + Sync>;
 
 /// Figures of one tree.
 #[derive(Clone, Debug, Default)]

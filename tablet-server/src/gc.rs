@@ -9,7 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use lsm::{Decision, KeepDecision};
+use lsm::{Candidate, Decision, KeepDecision};
 use prost::Message;
 use row_api::admin;
 use row_api::admin::gc_rule::Rule;
@@ -156,7 +156,8 @@ impl Collector {
 }
 
 impl KeepDecision for Collector {
-    fn decide(&mut self, key: &[u8], _value: &[u8]) -> Decision {
+    fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
+        let key = candidate.key;
         // What cannot be read is kept, for whoever repairs it.
         let Some(()) = self.enter_column(key) else { return Decision::Keep };
         let Some(timestamp_us) = cell_key::timestamp_of(key) else { return Decision::Keep };
@@ -241,6 +242,10 @@ mod tests {
         check_rule("gc_rule", &any(vec![versions(3), all(vec![age(1, 0), versions(1)])])).unwrap();
     }
 
+    fn candidate(key: &[u8]) -> Candidate<'_> {
+        Candidate { key, value: b"", sequence: 1, is_newest: true }
+    }
+
     #[test]
     fn compactions_drop_garbage_and_dropped_families_only() {
         let mut schema = TableSchema::with_families(&["kept", "two", "gone"]);
@@ -251,7 +256,7 @@ mod tests {
         let mut decide = |row: &str, family, timestamp_us| {
             let key =
                 CellKey { row: row.into(), family: FamilyId(family), qualifier: "q".into(), timestamp_us };
-            decisions.decide(&key.encode(), b"") == Decision::Keep
+            decisions.decide(&candidate(&key.encode())) == Decision::Keep
         };
         let kept: Vec<bool> = [3, 2, 1].map(|timestamp| decide("a", 1, timestamp)).into();
         assert_eq!(kept, [true, true, true], "no rule");
@@ -260,7 +265,7 @@ mod tests {
         assert!(!decide("a", 3, 1), "a dropped family");
         assert!(decide("a", 4, 1), "a family that is newer than this schema");
         assert!(decide("b", 2, 1), "counts start again in the next row");
-        assert_eq!(factory().decide(b"\xff", b""), Decision::Keep, "not a cell");
+        assert_eq!(factory().decide(&candidate(b"\xff")), Decision::Keep, "not a cell");
     }
 
     fn any_rule() -> impl Strategy<Value = admin::GcRule> {

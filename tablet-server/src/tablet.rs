@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lsm::{Commit, Decision, Engine, KeepDecision, Tree, TreeFormat, TreeId, WriteBatch};
+use lsm::{Candidate, Commit, Decision, Engine, KeepDecision, Tree, TreeFormat, TreeId, WriteBatch};
 use row_api::data;
 use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
 use tokio::time::Instant;
@@ -325,7 +325,7 @@ async fn durable(commit: Commit) -> Result<()> {
 struct KeepAll;
 
 impl KeepDecision for KeepAll {
-    fn decide(&mut self, _key: &[u8], _value: &[u8]) -> Decision {
+    fn decide(&mut self, _candidate: &Candidate<'_>) -> Decision {
         Decision::Keep
     }
 }

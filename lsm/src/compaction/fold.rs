@@ -19,7 +19,7 @@ use crate::Result;
 use crate::internal_key::{self, Kind};
 use crate::merge::MergingCursor;
 use crate::merge_operator::{MergeOperator, Operands};
-use crate::sstable::ENTRY_BYTES_MAX;
+use crate::sstable::fits_entry;
 
 /// As many operands of a key stay beside each other in a stripe; with more, the value below is looked up.
 pub(super) const OPERANDS_MAX: usize = 32;
@@ -112,7 +112,7 @@ impl Run {
         key: &[u8],
         value_at: &ValueAt<'_>,
     ) -> Result<Folded> {
-        let fits = |value: &Bytes| key.len() + internal_key::TRAILER_BYTES + value.len() <= ENTRY_BYTES_MAX;
+        let fits = |value: &Bytes| fits_entry(key, value);
         let on = |base: Option<&[u8]>| Some(self.operands().fold(operator, key, base)).filter(fits);
         let folded = match &self.ground {
             Ground::Value(_, value) => on(Some(value)),

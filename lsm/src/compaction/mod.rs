@@ -26,7 +26,7 @@ use crate::version::Version;
 use crate::{Error, Result};
 
 use self::picker::Pick;
-use self::rewrite::{Below, Rewrite};
+use self::rewrite::{Below, Others, Rewrite};
 
 /// Does the compaction that is most urgent over all trees; false if none is due.
 ///
@@ -112,6 +112,7 @@ fn rewrite(
         table_bytes: core.tables.table_bytes,
         snapshots: core.snapshots.sequences(),
         below: Below::levels(version, pick.output_level),
+        above: Others::newer(version, &pick.inputs),
         operator: &tree.operator,
         value_at: &|key, sequence| tree.value_at(key, sequence),
         keep_decision: tree.keep_decision(),

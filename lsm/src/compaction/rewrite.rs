@@ -25,34 +25,34 @@ use crate::internal_key::{self, Kind, Trailer};
 use crate::merge::MergingCursor;
 use crate::merge_operator::TreeOperator;
 use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
-use crate::sstable::TableWriter;
+use crate::sstable::{TableWriter, fits_entry};
 use crate::table_ref::TableRef;
 use crate::tables::Tables;
 use crate::version::{Version, overlapping};
-use crate::{Decision, KeepDecision, KeyRange, Result, TreeFormat};
+use crate::{Candidate, Decision, KeepDecision, KeyRange, Result, TreeFormat};
 
 /// After as many entries the engine is asked whether to go on.
 const ENTRIES_BETWEEN_CHECKS: u32 = 4096;
 
-/// Levels below a compaction's output: what a delete may still hide.
-pub(crate) enum Below {
-    /// Not known; deletes stay.
-    Anything,
-    /// These, each with the first table that may hold the keys to come.
-    Levels(Vec<(Vec<Arc<TableRef>>, usize)>),
-}
+/// Tables that are not compacted: runs of sorted, disjoint ones, each with the
+/// first of its tables that may hold the keys to come.
+#[derive(Default)]
+pub(crate) struct Others(Vec<(Vec<Arc<TableRef>>, usize)>);
 
-impl Below {
-    /// What is below `level` of `version`.
-    pub(crate) fn levels(version: &Version, level: usize) -> Self {
-        let deeper = version.deeper_levels()[level..].iter().filter(|tables| !tables.is_empty());
-        Self::Levels(deeper.map(|tables| (tables.clone(), 0)).collect())
+impl Others {
+    /// What of `version` is newer than `inputs`, the compacted tables of each level.
+    pub(crate) fn newer(version: &Version, inputs: &[Vec<Arc<TableRef>>]) -> Self {
+        let first = inputs.iter().position(|tables| !tables.is_empty()).unwrap_or(0);
+        let is_input = |table: &Arc<TableRef>| inputs[0].iter().any(|input| input.id() == table.id());
+        let l0 =
+            version.level(0).iter().filter(|table| !is_input(table)).map(|table| vec![Arc::clone(table)]);
+        let deeper = (1..first).map(|level| version.level(level).to_vec());
+        Self(l0.chain(deeper).map(|tables| (tables, 0)).collect())
     }
 
-    /// Whether `key` may be there. REQUIRES: keys ascend from call to call.
+    /// Whether one of them may hold `key`. REQUIRES: keys ascend from call to call.
     fn may_hold(&mut self, key: &[u8]) -> bool {
-        let Self::Levels(levels) = self else { return true };
-        levels.iter_mut().any(|(tables, at)| {
+        self.0.iter_mut().any(|(tables, at)| {
             while tables.get(*at).is_some_and(|table| *table.key_range().end <= *key) {
                 *at += 1;
             }
@@ -61,9 +61,36 @@ impl Below {
     }
 
     fn may_hold_any(&self, range: &KeyRange) -> bool {
+        self.0.iter().any(|(tables, _)| !overlapping(tables, range).is_empty())
+    }
+}
+
+/// What is below a compaction's output: what a delete may still hide.
+pub(crate) enum Below {
+    /// Not known; deletes stay.
+    Anything,
+    Tables(Others),
+}
+
+impl Below {
+    /// What is below `level` of `version`.
+    pub(crate) fn levels(version: &Version, level: usize) -> Self {
+        let deeper = version.deeper_levels()[level..].iter().filter(|tables| !tables.is_empty());
+        Self::Tables(Others(deeper.map(|tables| (tables.clone(), 0)).collect()))
+    }
+
+    /// Whether `key` may be there. REQUIRES: keys ascend from call to call.
+    fn may_hold(&mut self, key: &[u8]) -> bool {
         match self {
             Self::Anything => true,
-            Self::Levels(levels) => levels.iter().any(|(tables, _)| !overlapping(tables, range).is_empty()),
+            Self::Tables(tables) => tables.may_hold(key),
+        }
+    }
+
+    fn may_hold_any(&self, range: &KeyRange) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Tables(tables) => tables.may_hold_any(range),
         }
     }
 }
@@ -79,6 +106,8 @@ pub(crate) struct Rewrite<'a> {
     /// Ascending.
     pub(crate) snapshots: Vec<u64>,
     pub(crate) below: Below,
+    /// Tables that may hold newer versions.
+    pub(crate) above: Others,
     pub(crate) operator: &'a TreeOperator,
     pub(crate) value_at: &'a ValueAt<'a>,
     pub(crate) keep_decision: Option<Box<dyn KeepDecision>>,
@@ -155,8 +184,7 @@ impl Rewrite<'_> {
                 } else {
                     match self.fate(key, trailer, stripe, merged.value()) {
                         Fate::Stays => output.add(merged.key(), merged.value())?,
-                        Fate::Goes => {}
-                        Fate::BecomesDelete => output.write(key, trailer.sequence(), Kind::Delete, &[])?,
+                        fate => output.write_fate(key, trailer.sequence(), &fate)?,
                     }
                 }
             }
@@ -184,8 +212,7 @@ impl Rewrite<'_> {
         match run.fold(self.operator.required()?, key, self.value_at)? {
             Folded::Value(value) => match self.fate(key, Trailer::new(sequence, Kind::Put), stripe, &value) {
                 Fate::Stays => output.write(key, sequence, Kind::Put, &value),
-                Fate::Goes => Ok(()),
-                Fate::BecomesDelete => output.write(key, sequence, Kind::Delete, &[]),
+                fate => output.write_fate(key, sequence, &fate),
             },
             Folded::Writes(writes) => {
                 let mut writes = writes.into_iter();
@@ -213,11 +240,15 @@ impl Rewrite<'_> {
     fn fate(&mut self, key: &[u8], trailer: Trailer, stripe: usize, value: &[u8]) -> Fate {
         let is_held = stripe < self.snapshots.len();
         let is_delete = trailer.kind() == Some(Kind::Delete);
-        let is_dropped = !is_delete
-            && !is_held
-            && self.keep_decision.as_mut().is_some_and(|keep| keep.decide(key, value) == Decision::Drop);
-        if !is_delete && !is_dropped {
-            return Fate::Stays;
+        if !is_delete {
+            let Some(keep) = self.keep_decision.as_mut().filter(|_| !is_held) else { return Fate::Stays };
+            let is_newest = !self.above.may_hold(key);
+            let candidate = Candidate { key, value, sequence: trailer.sequence(), is_newest };
+            match keep.decide(&candidate) {
+                Decision::Rewrite(value) if fits_entry(key, &value) => return Fate::BecomesPut(value),
+                Decision::Keep | Decision::Rewrite(_) => return Fate::Stays,
+                Decision::Drop => {}
+            }
         }
         if stripe == 0 && !self.below.may_hold(key) {
             return Fate::Goes;
@@ -250,6 +281,7 @@ enum Fate {
     Stays,
     Goes,
     BecomesDelete,
+    BecomesPut(Bytes),
 }
 
 /// The tables that a rewrite writes.
@@ -292,6 +324,15 @@ impl Output<'_> {
         let added = self.add(&key, value);
         self.key = key;
         added
+    }
+
+    /// Adds what has become of a write, unless it stays as it is.
+    fn write_fate(&mut self, user_key: &[u8], sequence: u64, fate: &Fate) -> Result<()> {
+        match fate {
+            Fate::Stays | Fate::Goes => Ok(()),
+            Fate::BecomesDelete => self.write(user_key, sequence, Kind::Delete, &[]),
+            Fate::BecomesPut(value) => self.write(user_key, sequence, Kind::Put, value),
+        }
     }
 
     fn writer(&mut self) -> Result<&mut TableWriter> {

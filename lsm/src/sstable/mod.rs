@@ -34,7 +34,7 @@ pub(crate) use cursor::{ReadMode, TableCursor};
 pub(crate) use filter::FilterHash;
 pub(crate) use properties::Properties;
 pub(crate) use table::{Found, Table};
-pub(crate) use writer::{ENTRY_BYTES_MAX, TableOptions, TableWriter};
+pub(crate) use writer::{ENTRY_BYTES_MAX, TableOptions, TableWriter, fits_entry};
 
 /// How blocks are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -24,6 +24,11 @@ use crate::{Error, FilterKey, KeyRange, Result};
 
 /// The most bytes of a user key and its value together.
 pub(crate) const ENTRY_BYTES_MAX: usize = BLOCK_BYTES_MAX / 2;
+/// Whether a user key and its value together are short enough for a table.
+pub(crate) fn fits_entry(user_key: &[u8], value: &[u8]) -> bool {
+    user_key.len() + internal_key::TRAILER_BYTES + value.len() <= ENTRY_BYTES_MAX
+}
+
 /// Entries from one whole key in a data block to the next.
 const RESTART_INTERVAL: usize = 16;
 /// Bytes collected before they go to the file.

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use lsm::{
-    Background, Decision, Engine, Error, FilterKey, KeepDecision, KeyRange, Options, Tree, TreeFormat,
-    TreeId, WriteBatch,
+    Background, Candidate, Decision, Engine, Error, FilterKey, KeepDecision, KeyRange, Options, Snapshot,
+    Tree, TreeFormat, TreeId, WriteBatch,
 };
+use parking_lot::Mutex;
 use vfs::simulated::{FaultPlan, Operation};
 use vfs::{Access, FileSystem, SimulatedFileSystem};
 
@@ -222,8 +223,8 @@ fn compactions_keep_what_snapshots_see_and_drop_the_rest() {
 struct DropValue(&'static [u8]);
 
 impl KeepDecision for DropValue {
-    fn decide(&mut self, _key: &[u8], value: &[u8]) -> Decision {
-        if value == self.0 { Decision::Drop } else { Decision::Keep }
+    fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
+        if candidate.value == self.0 { Decision::Drop } else { Decision::Keep }
     }
 }
 
@@ -242,6 +243,44 @@ fn a_keep_decision_drops_as_a_delete_would_and_spares_what_a_snapshot_holds() {
     drop(held);
     tree.compact().expect("compacted");
     assert_eq!(keys(&engine, &tree), ["c"], "what was beneath does not come back");
+}
+
+/// Marks what it rewrites, and remembers what it was asked.
+struct Mark(Arc<Mutex<Vec<(String, u64, bool)>>>);
+
+impl KeepDecision for Mark {
+    fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
+        let key = String::from_utf8(candidate.key.to_vec()).expect("text");
+        self.0.lock().push((key, candidate.sequence, candidate.is_newest));
+        if candidate.value.ends_with(b"!") {
+            return Decision::Keep;
+        }
+        Decision::Rewrite([candidate.value, b"!"].concat().into())
+    }
+}
+
+#[test]
+fn a_keep_decision_rewrites_the_newest_value_under_its_sequence_number() {
+    let (_fs, engine, tree) = opened();
+    let asked = Arc::new(Mutex::default());
+    for (key, value) in [("a", "old"), ("a", "new"), ("b", "held"), ("c", "gone")] {
+        put(&engine, key, value);
+    }
+    let held = engine.snapshot();
+    put(&engine, "b", "newer");
+    write(&engine, |batch| batch.delete(TREE, b"c"));
+    let mark = Arc::clone(&asked);
+    tree.set_keep_decision(Arc::new(move || Box::new(Mark(Arc::clone(&mark)))));
+    tree.compact().expect("compacted");
+    let value = |snapshot: &Snapshot, key: &[u8]| tree.get(snapshot, key).expect("readable");
+    assert_eq!(*asked.lock(), [("b".to_owned(), 5, true)], "all else is held, or a delete");
+    assert_eq!(value(&engine.snapshot(), b"b").as_deref(), Some(&b"newer!"[..]));
+    assert_eq!(value(&held, b"b").as_deref(), Some(&b"held"[..]));
+    drop(held);
+    tree.compact().expect("compacted");
+    assert_eq!(asked.lock()[1..], [("a".to_owned(), 2, true), ("b".to_owned(), 5, true)]);
+    assert_eq!(value(&engine.snapshot(), b"a").as_deref(), Some(&b"new!"[..]));
+    assert_eq!(tree.stats().entry_count, 2);
 }
 
 #[test]

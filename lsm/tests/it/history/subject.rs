@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use lsm::{
-    Decision, Engine, FilterKey, Iter, KeepDecision, KeyRange, Snapshot, Tree, TreeFormat, TreeId, WriteBatch,
+    Candidate, Decision, Engine, FilterKey, Iter, KeepDecision, KeyRange, Snapshot, Tree, TreeFormat, TreeId,
+    WriteBatch,
 };
 use vfs::SimulatedFileSystem;
 
@@ -34,8 +35,8 @@ pub fn run(steps: &[Step], expected: &Transcript, settings: Settings) -> Result<
 struct DropExpired;
 
 impl KeepDecision for DropExpired {
-    fn decide(&mut self, _key: &[u8], value: &[u8]) -> Decision {
-        if value.first() == Some(&EXPIRED) { Decision::Drop } else { Decision::Keep }
+    fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
+        if candidate.value.first() == Some(&EXPIRED) { Decision::Drop } else { Decision::Keep }
     }
 }
 
