@@ -130,6 +130,15 @@ impl WriteBatch {
     }
 }
 
+impl WriteBatch {
+    /// A batch of one write to `tree` that changes nothing: for its sequence number's sake.
+    pub(crate) fn marker(tree: TreeId) -> Self {
+        let mut batch = Self::new();
+        batch.push(Kind::RangeDelete, tree, &[], Some(&[]));
+        batch
+    }
+}
+
 /// Bytes of `value` as a varint.
 fn varint_bytes(value: u64) -> usize {
     (u64::BITS - value.leading_zeros()).max(1).div_ceil(7) as usize

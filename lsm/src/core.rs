@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) frozen_bytes: AtomicUsize,
     /// The most tables that any tree has in level 0.
     pub(crate) l0_tables: AtomicUsize,
+    /// Ingests that hold writers back.
+    pub(crate) ingests_in_wait: AtomicUsize,
     /// Held while background work is done in a caller's thread.
     pub(crate) running_inline: Mutex<()>,
 }
@@ -119,7 +121,7 @@ impl Core {
         Ok(Ok(last_sequence))
     }
 
-    fn find_all(&self, ids: &[TreeId]) -> Result<SmallVec<[Arc<TreeCore>; 4]>> {
+    pub(crate) fn find_all(&self, ids: &[TreeId]) -> Result<SmallVec<[Arc<TreeCore>; 4]>> {
         let trees = self.trees.read();
         ids.iter().map(|id| trees.get(id).cloned().ok_or(Error::NoSuchTree(*id))).collect()
     }
@@ -305,6 +307,7 @@ impl Core {
         Stalls::default()
             .and(Stalls::MEMTABLES, memtables >= self.options.memtable_bytes_max)
             .and(Stalls::L0, self.l0_tables.load(Ordering::Acquire) >= self.options.l0_stop)
+            .and(Stalls::INGEST, self.ingests_in_wait.load(Ordering::Acquire) > 0)
             .and(Stalls::LOG, self.log.gathered_bytes() >= self.options.log_buffer_bytes_max)
     }
 

@@ -195,6 +195,38 @@ impl Engine {
         Ok(children.into_iter().map(|tree| self.handle_of(tree)).collect())
     }
 
+    /// Makes tables that [`crate::TableBuilder`] wrote part of the tree `id`, all of
+    /// them at one moment, without writing them again: as if a batch had written
+    /// what they hold. They are linked into the engine's directory where the file
+    /// system allows that, else copied; the files at `paths` stay, to be removed by
+    /// the caller, and must not be changed. Their key ranges must not overlap.
+    ///
+    /// What the tree has in memory of their keys is flushed first. Writers are held
+    /// up while one edit of a manifest is synced and, if they keep writing to the
+    /// same keys meanwhile, until that is flushed. Returns the sequence number that
+    /// the tables' entries got.
+    ///
+    /// # Durability
+    ///
+    /// The tables are part of the tree, durably and visible to [`Engine::snapshot`],
+    /// when this returns. After a crash before, all of them are or none.
+    ///
+    /// # Errors
+    ///
+    /// - [`crate::Error::NoSuchTree`]
+    /// - [`crate::Error::UnfitTable`]: a table is empty, not from a builder, for another format, or overlaps
+    ///   another one.
+    /// - [`crate::Error::Damaged`]: a table does not hold. Every block of each is verified before anything else.
+    /// - [`crate::Error::Background`], [`crate::Error::Closed`]: a flush failed.
+    /// - [`crate::Error::Io`]
+    /// - [`crate::Error::Poisoned`]: whether the tables are part of the tree after a reopening is unknown.
+    ///
+    /// But for the last one nothing is changed.
+    pub fn ingest(&self, id: TreeId, paths: &[impl AsRef<Path>]) -> Result<u64> {
+        let paths: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
+        self.core().ingest(id, &paths)
+    }
+
     /// Drops the tree `id` and, once no reader is left, its files. Dropping one that is not there is no error.
     pub fn drop_tree(&self, id: TreeId) -> Result<()> {
         self.core().drop_tree(id)

@@ -101,6 +101,14 @@ pub enum Error {
         /// What is allowed.
         bytes_max: usize,
     },
+    /// A table cannot become part of a tree. Nothing was changed.
+    #[error("{} cannot be taken in: {what}", file.display())]
+    UnfitTable {
+        /// The table's file.
+        file: PathBuf,
+        /// What is against it.
+        what: &'static str,
+    },
     /// A table was given its keys out of order; what was written of it is of no use.
     #[error("keys of {} came out of order", file.display())]
     OutOfOrder {

@@ -17,6 +17,8 @@ impl Stalls {
     pub(crate) const L0: Self = Self(2);
     /// Too many bytes wait for the next sync.
     pub(crate) const LOG: Self = Self(4);
+    /// A table waits for a moment without writes to be taken in.
+    pub(crate) const INGEST: Self = Self(8);
 
     /// These, and `other` if `holds`.
     pub(crate) fn and(self, other: Self, holds: bool) -> Self {

@@ -266,7 +266,7 @@ impl Iter {
                 break;
             }
             let (key, trailer) = internal_key::decode(self.merged.key()).expect("an internal key");
-            if key != self.key || trailer.sequence() <= deleted_at {
+            if key != self.key || trailer.sequence() < deleted_at {
                 break;
             }
             match trailer.kind() {
@@ -304,7 +304,7 @@ impl Iter {
                 continue;
             }
             let sequence = trailer.sequence();
-            if sequence > deleted_at && sequence <= self.sequence {
+            if sequence >= deleted_at && sequence <= self.sequence {
                 let kind = trailer.kind().expect("sources hold known kinds");
                 if kind == Kind::Merge {
                     operands.push(self.merged.value_bytes());

@@ -59,7 +59,8 @@
 //! stay in the `block_cache`.
 //!
 //! A `fork` begins a tree with the tables of another one, each clipped to key
-//! bounds (`table_ref`); the `sweeper` deletes a file once no tree names it.
+//! bounds (`table_ref`); the `sweeper` deletes a file once no tree names it. An
+//! `ingest` takes in tables that a [`table_builder`] wrote.
 //!
 //! After a crash, `recovery` puts all of it together again.
 
@@ -78,6 +79,7 @@ pub mod tree;
 mod core;
 
 mod commit_log;
+mod file_copy;
 mod file_id;
 mod frame;
 mod manifest;
@@ -89,9 +91,10 @@ mod memtable;
 mod range_tombstone;
 
 mod block_cache;
-mod bounded_cursor;
+mod part_cursor;
 pub mod sstable;
 mod sweeper;
+pub mod table_builder;
 mod table_ref;
 mod tables;
 mod version;
@@ -102,6 +105,7 @@ mod compaction;
 mod flush;
 mod fork;
 mod gate;
+mod ingest;
 
 mod merge;
 mod read;
@@ -121,4 +125,5 @@ pub use merge_operator::MergeOperator;
 pub use options::{Background, FilterKey, Options, TreeFormat};
 pub use snapshot::Snapshot;
 pub use stats::EngineStats;
+pub use table_builder::TableBuilder;
 pub use tree::{KeyRange, Tree, TreeId, TreeStats};

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering as Memory};
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
 
+use crate::KeyRange;
 use crate::internal_key::{self, Kind, LookupKey, Trailer};
 use crate::range_tombstone::MemtableTombstones;
 use crate::sstable::Found;
@@ -92,6 +93,14 @@ impl Memtable {
         &self.tombstones
     }
 
+    /// Whether there is a write to a key in `range`.
+    pub(crate) fn overlaps(&self, range: &KeyRange) -> bool {
+        let start = place_before(&range.start);
+        let first = self.entries.lower_bound(Bound::Included(&EncodedKey(&start) as &dyn OrderedKey));
+        let has_entry = first.is_some_and(|first| range.contains(&first.key().user_key));
+        has_entry || self.tombstones.overlaps(range)
+    }
+
     /// The newest put, delete or merge of the key at or below its sequence. Range deletes are not looked at.
     pub(crate) fn get(&self, key: &LookupKey) -> Option<Found> {
         let entry =
@@ -135,6 +144,13 @@ impl Memtable {
             key: Vec::new(),
         }
     }
+}
+
+/// The internal key before all versions of `user_key`.
+fn place_before(user_key: &[u8]) -> Vec<u8> {
+    let mut place = Vec::with_capacity(user_key.len() + internal_key::TRAILER_BYTES);
+    internal_key::encode(&mut place, user_key, Trailer::seek(internal_key::SEQUENCE_MAX));
+    place
 }
 
 /// A trailer as a number that orders writes of one user key by age.

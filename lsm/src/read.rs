@@ -135,7 +135,7 @@ enum Settled {
 
 fn settled(found: Option<Found>, cover: Option<u64>) -> Settled {
     match found {
-        Some(found) if cover.is_none_or(|cover| cover < found.sequence) => match found.kind {
+        Some(found) if cover.is_none_or(|cover| cover <= found.sequence) => match found.kind {
             Kind::Put => Settled::Value(Some(found.value)),
             Kind::Merge => Settled::Operand,
             Kind::Delete | Kind::RangeDelete => Settled::Value(None),

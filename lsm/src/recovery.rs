@@ -134,6 +134,7 @@ pub(crate) fn open(
         active_bytes: AtomicUsize::new(memtable_bytes),
         frozen_bytes: AtomicUsize::new(0),
         l0_tables: AtomicUsize::new(0),
+        ingests_in_wait: AtomicUsize::new(0),
         running_inline: Mutex::new(()),
     })
 }

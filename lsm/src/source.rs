@@ -7,9 +7,9 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::Result;
-use crate::bounded_cursor::BoundedCursor;
 use crate::internal_key;
 use crate::memtable::{Memtable, MemtableCursor};
+use crate::part_cursor::PartCursor;
 use crate::range_tombstone::{MemtableTombstoneCursor, TombstoneCursor};
 use crate::sstable::ReadMode;
 use crate::table_ref::TableRef;
@@ -99,7 +99,7 @@ pub(crate) struct LevelCursor {
     mode: ReadMode,
     /// The table that `cursor` reads.
     at: usize,
-    cursor: Option<BoundedCursor>,
+    cursor: Option<PartCursor>,
 }
 
 impl LevelCursor {
@@ -149,16 +149,16 @@ impl LevelCursor {
         self.current().value_bytes()
     }
 
-    fn current(&self) -> &BoundedCursor {
+    fn current(&self) -> &PartCursor {
         self.cursor.as_ref().expect("the cursor stands on an entry")
     }
 
-    fn current_mut(&mut self) -> &mut BoundedCursor {
+    fn current_mut(&mut self) -> &mut PartCursor {
         self.cursor.as_mut().expect("the cursor stands on an entry")
     }
 
     /// The cursor of the table `at`, if there is such a table; the open one if it is its.
-    fn open(&mut self, at: usize) -> Option<&mut BoundedCursor> {
+    fn open(&mut self, at: usize) -> Option<&mut PartCursor> {
         if self.cursor.is_none() || self.at != at {
             self.at = at;
             self.cursor = self.tables.get(at).map(|table| table.cursor(self.mode));

@@ -3,21 +3,22 @@
 //! Several trees may name one file, each the keys within bounds of its own; so
 //! a tree is forked without rewriting anything. Each manifest that names a file
 //! is counted; once none does and the last reader has let go, the file is the
-//! `sweeper`'s. All of a table that lies outside the bounds is as if it were not there:
-//! cursors, tombstones and figures here keep to them, and nobody else looks
-//! into a table that a tree holds.
+//! `sweeper`'s.
+//!
+//! What lies outside the bounds is as if it were not there, and a sequence
+//! number that the manifest assigns stands in place of those stored: cursors,
+//! tombstones and figures here see to that, and nobody looks past them into a
+//! table that a tree holds.
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::block_cache::BlockCache;
-use crate::bounded_cursor::BoundedCursor;
 use crate::file_id::FileId;
 use crate::internal_key::LookupKey;
 use crate::manifest::TableRecord;
+use crate::part_cursor::{Part, PartCursor};
 use crate::range_tombstone::FragmentedTombstones;
 use crate::sstable::{FilterHash, Found, ReadMode, Table};
 use crate::sweeper::Sweeper;
@@ -46,25 +47,13 @@ pub(crate) struct TableRef {
     file: Arc<TableFile>,
     /// Whether the bounds are narrower than what the file holds.
     is_clipped: bool,
-    /// Those within the bounds.
+    /// Those within the bounds, under the sequence number that is assigned if there is one.
     tombstones: Arc<FragmentedTombstones>,
     /// About how much of the file is within the bounds.
     bytes: u64,
 }
 
 impl TableRef {
-    /// Opens the table that `record` of one manifest names, at `path`.
-    pub(crate) fn open(
-        record: TableRecord,
-        fs: &dyn vfs::FileSystem,
-        path: &Path,
-        sweeper: &Arc<Sweeper>,
-        cache: &Arc<BlockCache>,
-    ) -> Result<Arc<Self>> {
-        let table = Table::open(fs.open(path, vfs::Access::Read)?, path, Arc::clone(cache))?;
-        Ok(Self::new(record, table, sweeper))
-    }
-
     /// A table that one manifest names or is about to.
     pub(crate) fn new(record: TableRecord, table: Arc<Table>, sweeper: &Arc<Sweeper>) -> Arc<Self> {
         let (id, manifests) = (record.id, AtomicUsize::new(1));
@@ -75,14 +64,16 @@ impl TableRef {
         let table = &file.table;
         let whole = &table.properties().key_range;
         let is_clipped = record.key_range.start > whole.start || record.key_range.end < whole.end;
-        let (tombstones, bytes) = if is_clipped {
-            let tombstones = table.range_tombstones().clipped(&record.key_range);
+        let mut tombstones = Arc::clone(table.range_tombstones());
+        let mut bytes = record.file_bytes;
+        if is_clipped {
+            tombstones = Arc::new(tombstones.clipped(&record.key_range));
             // Damage is for who reads the table to report.
-            let bytes = table.approximate_bytes(&record.key_range).unwrap_or(record.file_bytes);
-            (Arc::new(tombstones), bytes)
-        } else {
-            (Arc::clone(table.range_tombstones()), record.file_bytes)
-        };
+            bytes = table.approximate_bytes(&record.key_range).unwrap_or(bytes);
+        }
+        if let Some(sequence) = record.assigned_sequence {
+            tombstones = Arc::new(tombstones.under(sequence));
+        }
         Arc::new(Self { record, file, is_clipped, tombstones, bytes })
     }
 
@@ -190,7 +181,14 @@ impl TableRef {
     ///
     /// REQUIRES: the key is within the bounds.
     pub(crate) fn get(&self, key: &LookupKey) -> Result<Option<Found>> {
-        self.file.table.get(key)
+        match self.record.assigned_sequence {
+            None => self.file.table.get(key),
+            Some(sequence) if sequence > key.sequence() => Ok(None),
+            Some(sequence) => {
+                let found = self.file.table.get(key)?;
+                Ok(found.map(|found| Found { sequence, ..found }))
+            }
+        }
     }
 
     /// Shows `take` the puts, deletes and merges of the key at or below its sequence, newest first, until it breaks.
@@ -201,13 +199,18 @@ impl TableRef {
         key: &LookupKey,
         take: &mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        self.file.table.visit(key, take)
+        match self.record.assigned_sequence {
+            None => self.file.table.visit(key, take),
+            Some(_) => Ok(self.get(key)?.map_or(ControlFlow::Continue(()), take)),
+        }
     }
 
     /// A cursor over the point entries.
-    pub(crate) fn cursor(&self, mode: ReadMode) -> BoundedCursor {
-        let bounds = self.is_clipped.then(|| self.record.key_range.clone());
-        BoundedCursor::new(self.file.table.cursor(mode), bounds)
+    pub(crate) fn cursor(&self, mode: ReadMode) -> PartCursor {
+        let assigned_sequence = self.record.assigned_sequence;
+        let is_as_it_stands = !self.is_clipped && assigned_sequence.is_none();
+        let part = (!is_as_it_stands).then(|| Part::new(self.record.key_range.clone(), assigned_sequence));
+        PartCursor::new(self.file.table.cursor(mode), part)
     }
 
     /// Bytes of the part in `range`, roughly.

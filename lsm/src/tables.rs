@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use vfs::Access;
+
 use crate::block_cache::BlockCache;
+use crate::file_copy::link_or_copy;
 use crate::file_id::{FileId, FileIds};
 use crate::manifest::TableRecord;
 use crate::sstable::{Table, TableOptions, TableWriter};
@@ -58,7 +61,7 @@ impl Tables {
             block_bytes: self.block_bytes,
             ..TableOptions::default()
         };
-        let writer = TableWriter::create(&*self.fs, &id.path(&self.dir, TABLE_EXTENSION), options)?;
+        let writer = TableWriter::create(&*self.fs, &self.path(id), options)?;
         Ok((id, writer))
     }
 
@@ -71,17 +74,46 @@ impl Tables {
             file_bytes: finished.file_bytes,
             sequence_min: finished.properties.sequence_min,
             sequence_max: finished.properties.sequence_max,
+            assigned_sequence: None,
             key_range: finished.properties.key_range,
         };
-        let table =
-            Table::open(finished.file, &id.path(&self.dir, TABLE_EXTENSION), Arc::clone(&self.cache))?;
-        Ok(TableRef::new(record, table, &self.sweeper))
+        let table = Table::open(finished.file, &self.path(id), Arc::clone(&self.cache))?;
+        Ok(self.named(record, table))
+    }
+
+    /// Takes the file at `from` over under a new name, which is noted in `taken` before it is there: linked, or
+    /// copied, which `copied` is told. Its name is durable after [`Tables::sync_names`].
+    pub(crate) fn adopt(
+        &self,
+        from: &Path,
+        copied: &mut dyn FnMut(u64),
+        taken: &mut Vec<FileId>,
+    ) -> Result<FileId> {
+        let id = self.ids.next();
+        taken.push(id);
+        link_or_copy(&*self.fs, from, &self.path(id), copied)?;
+        Ok(id)
+    }
+
+    /// Opens a table that no manifest names yet.
+    pub(crate) fn open_table(&self, id: FileId) -> Result<Arc<Table>> {
+        let path = self.path(id);
+        Table::open(self.fs.open(&path, Access::Read)?, &path, Arc::clone(&self.cache))
+    }
+
+    /// A table that one manifest is about to name, by `record`.
+    pub(crate) fn named(&self, record: TableRecord, table: Arc<Table>) -> Arc<TableRef> {
+        TableRef::new(record, table, &self.sweeper)
+    }
+
+    fn path(&self, id: FileId) -> PathBuf {
+        id.path(&self.dir, TABLE_EXTENSION)
     }
 
     /// Opens the table that a manifest names.
     pub(crate) fn open(&self, record: TableRecord) -> Result<Arc<TableRef>> {
-        let path = record.id.path(&self.dir, TABLE_EXTENSION);
-        TableRef::open(record, &*self.fs, &path, &self.sweeper, &self.cache)
+        let table = self.open_table(record.id)?;
+        Ok(self.named(record, table))
     }
 
     /// Makes the names of finished tables durable.

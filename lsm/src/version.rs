@@ -72,6 +72,15 @@ impl Version {
         self.levels[level].iter().map(|table| table.bytes()).sum()
     }
 
+    /// The deepest level down to which nothing stands at or above it that holds keys of `range`; 0 if there
+    /// is none such.
+    pub(crate) fn lowest_free_level(&self, range: &KeyRange) -> usize {
+        if self.level(0).iter().any(|table| table.key_range().overlaps(range)) {
+            return 0;
+        }
+        (1..LEVEL_COUNT).take_while(|level| self.overlapping(*level, range).is_empty()).last().unwrap_or(0)
+    }
+
     /// The tables of a level other than 0 that hold keys of `range`.
     pub(crate) fn overlapping(&self, level: usize, range: &KeyRange) -> &[Arc<TableRef>] {
         overlapping(&self.levels[level], range)

@@ -83,7 +83,7 @@ impl Run {
                 break Ground::Beyond;
             }
             sequence = trailer.sequence();
-            if sequence <= deleted_at {
+            if sequence < deleted_at {
                 break Ground::Nothing;
             }
             if sequence <= stripe_start {

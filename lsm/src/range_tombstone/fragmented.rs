@@ -207,6 +207,13 @@ impl FragmentedTombstones {
         clipped
     }
 
+    /// The fragments under one sequence number instead of their own.
+    pub(crate) fn under(&self, sequence: u64) -> Self {
+        let mut all = Self::default();
+        self.iter().for_each(|fragment| all.push(fragment.start, fragment.end, [sequence]));
+        all
+    }
+
     /// First start to last end; `None` if there is no fragment.
     pub(crate) fn key_range(&self) -> Option<KeyRange> {
         let start = Bytes::copy_from_slice(self.iter().next()?.start);
@@ -381,6 +388,7 @@ mod tests {
         assert_eq!(text(&clip("", "b")), "");
         assert_eq!(text(&FragmentedTombstones::merge([&clip("", "e"), &clip("e", "")])), text(&whole));
         assert_eq!(whole.key_range().map(|range| range.end), Some(Bytes::from("z")));
+        assert_eq!(text(&whole.under(9)), "b..z:[9]");
         assert!(FragmentedTombstones::default().clipped(&KeyRange::default()).is_empty());
     }
 

@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use smallvec::{SmallVec, smallvec};
 
 use super::{FragmentedTombstones, newest_at};
+use crate::KeyRange;
 
 /// What a map entry takes beside its keys' bytes: the entry in a node that is two thirds full, and the
 /// keys' shared headers.
@@ -93,6 +94,17 @@ impl MemtableTombstones {
         let pieces = self.pieces.read();
         let (_, piece) = last_at_or_before(&pieces, user_key)?;
         if *user_key < *piece.end { newest_at(&piece.sequences, at_sequence) } else { None }
+    }
+
+    /// Whether a range delete covers a key of `range`.
+    pub(crate) fn overlaps(&self, range: &KeyRange) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let pieces = self.pieces.read();
+        let until = if range.end.is_empty() { Bound::Unbounded } else { Bound::Excluded(&range.end[..]) };
+        let last = pieces.range::<[u8], _>((Bound::Unbounded, until)).next_back();
+        last.is_some_and(|(_, piece)| piece.end > range.start)
     }
 
     /// Bytes held in memory.

@@ -9,7 +9,8 @@
 //! - [`fragmented`]: an immutable set, as SSTables and compactions have it.
 //! - [`memtable`]: a set that grows and stays fragmented.
 //!
-//! A tombstone deletes the writes with sequence numbers below its own.
+//! A tombstone deletes the writes with sequence numbers below its own. Those of a
+//! table from outside have one number, and its tombstones spare its writes.
 
 pub(crate) mod fragmented;
 pub(crate) mod memtable;

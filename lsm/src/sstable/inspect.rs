@@ -27,6 +27,7 @@ use super::{FilterHash, ReadMode, Table, TableCursor};
 use crate::block_cache::BlockCache;
 use crate::error::Damage;
 use crate::internal_key::{self, Kind};
+use crate::range_tombstone::fragmented::Fragment;
 use crate::{Error, FilterKey, KeyRange, Result};
 
 /// Opens the table at `path` to look into it.
@@ -192,6 +193,8 @@ impl Inspection {
             };
         }
         check.counts();
+        check.last_key.clear();
+        check.range_tombstones();
         Ok(check.found)
     }
 }
@@ -278,6 +281,7 @@ impl Check<'_> {
             if !self.last_key.is_empty() && internal_key::compare(&self.last_key, cursor.key()).is_ge() {
                 return Err(Damage("keys are out of order"));
             }
+            self.within_properties(user_key, trailer.sequence())?;
             if !self.table.may_contain(user_key, FilterHash::of_key(user_key, rule)) {
                 return Err(Damage("the filter hides a key"));
             }
@@ -290,6 +294,47 @@ impl Check<'_> {
             return Err(Damage("the index leads past a key"));
         }
         Ok(())
+    }
+
+    fn within_properties(&self, user_key: &[u8], sequence: u64) -> Result<(), Damage> {
+        let properties = self.table.properties();
+        if !(properties.sequence_min..=properties.sequence_max).contains(&sequence) {
+            return Err(Damage("a sequence number is not among those that the properties name"));
+        }
+        if !properties.key_range.contains(user_key) {
+            return Err(Damage("a key is not in the range that the properties name"));
+        }
+        match internal_key::decode(&self.last_key) {
+            Some((last_key, last))
+                if last_key == user_key && last.sequence() == sequence && last.kind().is_some() =>
+            {
+                Err(Damage("two writes of a key have one sequence number"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Verifies the range tombstones, whose block is sound, against the properties.
+    fn range_tombstones(&mut self) {
+        let properties = self.table.properties();
+        let fragments = self.table.range_tombstones();
+        let of_fragment = |fragment: Fragment<'_>| {
+            let mut sequences = fragment.sequences.iter();
+            sequences.try_for_each(|sequence| self.within_properties(fragment.start, *sequence))
+        };
+        let count: usize = fragments.iter().map(|fragment| fragment.sequences.len()).sum();
+        let checked = fragments.iter().try_for_each(of_fragment).and_then(|()| {
+            let counts_right = count as u64 == properties.range_tombstone_count;
+            let ends_right = fragments.key_range().is_none_or(|range| range.end <= properties.key_range.end);
+            if counts_right && ends_right {
+                Ok(())
+            } else {
+                Err(Damage("the properties do not describe the range tombstones"))
+            }
+        });
+        if let Err(damage) = checked {
+            self.found.push(self.table.damaged(damage, self.table.properties_offset()));
+        }
     }
 
     fn counts(&mut self) {
@@ -335,7 +380,7 @@ mod tests {
             write.key == internal_key::user_key(key) && written == value
         }));
         let mut last = (0, 0);
-        assert!(inspection.verify(|done, total| last = (done, total)).unwrap().is_empty());
+        assert_eq!(format!("{:?}", inspection.verify(|done, total| last = (done, total)).unwrap()), "[]");
         assert_eq!(last.0, last.1);
     }
 

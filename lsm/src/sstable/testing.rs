@@ -70,7 +70,11 @@ pub(crate) fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
         }
     }
     entries.sort_by(|(a, _), (b, _)| internal_key::compare(a, b));
-    entries.dedup_by(|(a, _), (b, _)| a == b);
+    let write = |(key, _): &Entry| {
+        let (user_key, trailer) = internal_key::decode(key).expect("an internal key");
+        (user_key.to_vec(), trailer.sequence())
+    };
+    entries.dedup_by_key(|entry| write(entry));
     entries
 }
 

@@ -5,6 +5,7 @@
 mod engine;
 mod fork;
 mod history;
+mod ingest;
 mod measure;
 mod merges;
 mod metamorphic;
