@@ -41,10 +41,10 @@ pub(crate) struct Config {
     pub(crate) memcached: Listen,
     /// The console door.
     pub(crate) console: Listen,
-    /// Bytes of rows that are not in an SSTable yet.
+    /// Bytes of memory for rows, all kinds together.
+    pub(crate) rows_bytes: u64,
+    /// Of them, for rows that are not in an SSTable yet.
     pub(crate) memtable_bytes: u64,
-    /// Bytes of decoded SSTable blocks in memory.
-    pub(crate) block_cache_bytes: u64,
     /// Bytes of the memcached door's items, overhead included.
     pub(crate) cache_bytes: u64,
     /// Bytes of the memcached door's largest item.
@@ -93,8 +93,8 @@ impl Default for Config {
             photos: listen(8080, 4096),
             memcached: listen(11211, 1024),
             console: listen(8081, 64),
+            rows_bytes: rows.memory_bytes_max as u64,
             memtable_bytes: rows.memtable_bytes_max as u64,
-            block_cache_bytes: rows.block_cache_bytes as u64,
             cache_bytes: cache.memory_bytes_max,
             cache_item_bytes_max: cache.item_bytes_max,
             photo_bytes_max: photos.photo_bytes_max,

@@ -1,5 +1,5 @@
-//! The three threads: one syncs the log for those who do not wait for it in a
-//! thread of their own, one flushes, one compacts.
+//! The threads: one syncs the log for those who do not wait for it in a thread
+//! of their own, one flushes, one compacts, one calls writers whose turn has come.
 //!
 //! Flushes and compactions that fail are tried again, later each time; those
 //! that find the engine poisoned are not.
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::commit_log::Duty;
 use crate::core::Core;
@@ -88,7 +88,11 @@ impl Signals {
         if self.is_stopping() { Err(Error::Closed) } else { Ok(()) }
     }
 
-    fn wait_for_flush(&self) -> Option<FlushWork> {
+    /// Waits for work to do; none once the engine stops. Calls `idle` after a
+    /// while, and again while that returns true.
+    fn wait_for_flush(&self, idle: impl Fn() -> bool) -> Option<FlushWork> {
+        const IDLE: Duration = Duration::from_millis(20);
+        let mut has_more = true;
         let mut work = self.work.lock();
         loop {
             if self.is_stopping() {
@@ -101,7 +105,11 @@ impl Signals {
             if let Some(tree) = work.flushes.pop_front() {
                 return Some(FlushWork::Flush(tree));
             }
-            self.flush_wanted.wait(&mut work);
+            if !has_more {
+                self.flush_wanted.wait(&mut work);
+            } else if self.flush_wanted.wait_for(&mut work, IDLE).timed_out() {
+                has_more = MutexGuard::unlocked(&mut work, &idle);
+            }
         }
     }
 
@@ -140,7 +148,11 @@ impl Threads {
             let thread = std::thread::Builder::new().name(name.to_owned());
             thread.spawn(move || run(&core)).expect("the system starts a thread")
         };
-        let others = vec![spawn("lsm-flush", run_flushes), spawn("lsm-compact", run_compactions)];
+        let others = vec![
+            spawn("lsm-flush", run_flushes),
+            spawn("lsm-compact", run_compactions),
+            spawn("lsm-pace", |core| core.gate.call_at_turns()),
+        ];
         Self { sync: Mutex::new(Some(spawn("lsm-sync", run_syncs))), others: Mutex::new(others) }
     }
 
@@ -172,7 +184,12 @@ fn run_syncs(core: &Core) {
 
 fn run_flushes(core: &Core) {
     let mut failures = 0;
-    while let Some(work) = core.signals.wait_for_flush() {
+    let free_retired = || {
+        core.retired.free(core.tables.cache());
+        core.update_gate();
+        !core.retired.is_empty()
+    };
+    while let Some(work) = core.signals.wait_for_flush(free_retired) {
         let tree = match work {
             FlushWork::Flush(tree) => tree,
             FlushWork::PrepareSegment => {

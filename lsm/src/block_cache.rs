@@ -9,13 +9,18 @@
 //! again before it is kept at the price of what was (Clock-PRO), and cursors
 //! that read through [`crate::sstable::ReadMode::Scan`] put nothing in.
 //!
+//! The cache has what is left of the engine's memory budget: whoever else takes
+//! anonymous memory reserves it here, and the cache shrinks by as much.
+//!
 //! A hit is a shared lock of a shard and a mark on the entry. There is no
 //! housekeeping that readers would have to do now and then.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
@@ -82,15 +87,54 @@ impl Weighter<BlockKey, Block> for EntryBytes {
 pub(crate) struct BlockCache {
     blocks: Cache<BlockKey, Block, EntryBytes, BuildHasherDefault<BlockKeyHasher>>,
     next_file_id: AtomicU64,
+    /// What blocks and reservations may take together.
+    bytes_max: u64,
+    /// What blocks may take whatever is reserved.
+    blocks_bytes_min: u64,
+    reserved: Mutex<Room>,
+}
+
+/// What is left for blocks.
+#[derive(Debug)]
+struct Room {
+    reserved_bytes: u64,
+    blocks_bytes_max: u64,
 }
 
 impl BlockCache {
-    /// A cache that holds `bytes_max` bytes, overhead included.
-    pub(crate) fn new(bytes_max: u64) -> Self {
+    /// A cache that holds `bytes_max` bytes, overhead and reservations included, and whatever is reserved
+    /// `blocks_bytes_min`.
+    pub(crate) fn new(bytes_max: u64, blocks_bytes_min: u64) -> Self {
+        let bytes_max = bytes_max.max(blocks_bytes_min);
         let entries = usize::try_from(bytes_max / ENTRY_BYTES_ESTIMATED).unwrap_or(usize::MAX);
         let hasher = BuildHasherDefault::default();
         let blocks = Cache::with(entries, bytes_max, EntryBytes, hasher, DefaultLifecycle::default());
-        Self { blocks, next_file_id: AtomicU64::new(1) }
+        let reserved = Mutex::new(Room { reserved_bytes: 0, blocks_bytes_max: bytes_max });
+        Self { blocks, next_file_id: AtomicU64::new(1), bytes_max, blocks_bytes_min, reserved }
+    }
+
+    /// Sets `bytes` aside for something else, at the price of blocks, until the reservation is dropped.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Reserved {
+        self.change_reserved(|reserved| reserved.saturating_add(bytes as u64));
+        Reserved { bytes, cache: Arc::clone(self) }
+    }
+
+    fn change_reserved(&self, change: impl FnOnce(u64) -> u64) {
+        let mut room = self.reserved.lock();
+        room.reserved_bytes = change(room.reserved_bytes);
+        // Resizing in steps, and back only two steps later, spares the cache what comes and goes.
+        let step = (self.bytes_max / 64).max(1);
+        let wanted = self.bytes_max.saturating_sub(room.reserved_bytes).max(self.blocks_bytes_min);
+        if wanted < room.blocks_bytes_max || wanted / step >= room.blocks_bytes_max / step + 3 {
+            room.blocks_bytes_max = (wanted / step * step).max(self.blocks_bytes_min);
+            self.blocks.set_capacity(room.blocks_bytes_max);
+        }
+    }
+
+    /// Bytes reserved, and bytes that blocks may take.
+    pub(crate) fn room(&self) -> (u64, u64) {
+        let room = self.reserved.lock();
+        (room.reserved_bytes, room.blocks_bytes_max)
     }
 
     /// A number for a table that is opened, never given before.
@@ -114,8 +158,43 @@ impl BlockCache {
     }
 }
 
+/// Memory set aside for something else than blocks while this lives.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    bytes: usize,
+    cache: Arc<BlockCache>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.cache.change_reserved(|reserved| reserved.saturating_sub(self.bytes as u64));
+    }
+}
+
 impl fmt::Debug for BlockCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlockCache").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_have_what_is_not_reserved_down_to_their_minimum() {
+        let cache = Arc::new(BlockCache::new(64 << 20, 4 << 20));
+        assert_eq!(cache.room(), (0, 64 << 20));
+        let tables = cache.reserve(10 << 20);
+        assert_eq!(cache.room(), (10 << 20, 54 << 20));
+        let more = cache.reserve(1);
+        assert_eq!(cache.room().1, 53 << 20);
+        drop(more);
+        assert_eq!(cache.room().1, 53 << 20, "not for so little");
+        let far_too_much = cache.reserve(100 << 20);
+        assert_eq!(cache.room(), (110 << 20, 4 << 20));
+        drop((tables, far_too_much));
+        assert_eq!(cache.room(), (0, 64 << 20));
+        assert_eq!(cache.blocks.capacity(), 64 << 20);
     }
 }

@@ -9,8 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -19,19 +18,22 @@ use smallvec::SmallVec;
 use crate::background::Signals;
 use crate::batch::Operations;
 use crate::commit_log::{Appending, BATCH_BYTES_MAX, Callback, CommitLog, Waited};
+use crate::compaction::picker;
 use crate::file_id::FileIds;
-use crate::gate::{Stalls, WriteGate};
+use crate::flush::FlushPace;
+use crate::gate::{Lanes, Pressure, Stalls, WriteGate};
 use crate::internal_key::Kind;
 use crate::manifest::{Manifest, TreeRecord};
 use crate::memtable::Memtable;
 use crate::options::Background;
+use crate::retired::RetiredMemtables;
 use crate::snapshot::SnapshotList;
 use crate::sstable::ENTRY_BYTES_MAX;
 use crate::stats::Counters;
 use crate::tables::Tables;
 use crate::tree::TreeCore;
 use crate::version::Version;
-use crate::{Error, Options, Result, TreeFormat, TreeId, WriteBatch, flush};
+use crate::{Error, Options, Result, TreeFormat, TreeId, WriteBatch, flush, pace};
 
 /// An open engine's insides.
 pub(crate) struct Core {
@@ -50,10 +52,11 @@ pub(crate) struct Core {
     /// Bytes of active memtables, and of frozen ones that no flush has written yet.
     pub(crate) active_bytes: AtomicUsize,
     pub(crate) frozen_bytes: AtomicUsize,
-    /// The most tables that any tree has in level 0.
-    pub(crate) l0_tables: AtomicUsize,
     /// Ingests that hold writers back.
     pub(crate) ingests_in_wait: AtomicUsize,
+    pub(crate) retired: RetiredMemtables,
+    pub(crate) flush_pace: FlushPace,
+    pub(crate) lag: Lag,
     /// Held while background work is done in a caller's thread.
     pub(crate) running_inline: Mutex<()>,
 }
@@ -66,28 +69,76 @@ pub(crate) struct Admin {
     pub(crate) lock: Option<Box<dyn vfs::FileLock>>,
 }
 
+/// How far compactions of all trees are behind.
+#[derive(Debug, Default)]
+pub(crate) struct Lag {
+    /// Some tree's lane is not free.
+    some_lag: AtomicBool,
+    /// Some tree's lane is stopped.
+    some_stop: AtomicBool,
+    /// Of all trees.
+    pub(crate) debt_bytes: AtomicU64,
+}
+
+/// What a write adds to a memtable beside its bytes, roughly.
+const WRITE_OVERHEAD_BYTES: u64 = 160;
+
 impl Core {
+    /// Logs and applies `batch` and returns its last sequence number, waiting
+    /// while the gate is closed.
+    pub(crate) fn write(&self, mut batch: WriteBatch) -> Result<u64> {
+        check_sizes(&batch)?;
+        loop {
+            if !self.gate.is_calm() {
+                self.catch_up_inline()?;
+                self.gate.pass(&self.lanes(&batch)?, pace_bytes(&batch));
+            }
+            match self.append(batch)? {
+                Ok(sequence) => return Ok(sequence),
+                Err(refused) => batch = refused,
+            }
+            // The group is full.
+            self.wait_durable(self.log.applied())?;
+        }
+    }
+
     /// Logs and applies `batch` and returns its last sequence number, or hands
     /// it back while the gate is closed.
     pub(crate) fn try_write(&self, batch: WriteBatch) -> Result<std::result::Result<u64, WriteBatch>> {
-        if batch.bytes() > BATCH_BYTES_MAX {
-            return Err(Error::BatchTooLarge { bytes: batch.bytes(), bytes_max: BATCH_BYTES_MAX });
-        }
-        if batch.entry_bytes() > ENTRY_BYTES_MAX {
-            return Err(Error::EntryTooLarge { bytes: batch.entry_bytes(), bytes_max: ENTRY_BYTES_MAX });
-        }
-        if batch.is_empty() {
-            return Ok(Ok(self.log.applied()));
-        }
-        if !self.gate.is_open() {
-            if self.options.background == Background::Inline {
-                self.run_inline()?;
-            }
-            if !self.gate.is_open() {
+        check_sizes(&batch)?;
+        if !self.gate.is_calm() {
+            self.catch_up_inline()?;
+            if !self.gate.try_pass(&self.lanes(&batch)?, pace_bytes(&batch)) {
                 return Ok(Err(batch));
             }
         }
-        let last_sequence = {
+        self.append(batch)
+    }
+
+    /// Does what keeps the gate closed, if that is the caller's work.
+    fn catch_up_inline(&self) -> Result<()> {
+        if self.options.background == Background::Inline { self.run_inline() } else { Ok(()) }
+    }
+
+    /// The lanes of the trees that `batch` writes to.
+    fn lanes(&self, batch: &WriteBatch) -> Result<Lanes> {
+        Ok(self.find_all(batch.trees())?.iter().map(|tree| Arc::clone(&tree.lane)).collect())
+    }
+
+    /// Calls `ready` once `batch` can be written, at once if it can now or never will.
+    pub(crate) fn on_writable(&self, batch: &WriteBatch, ready: Box<dyn FnOnce() + Send>) {
+        match self.lanes(batch) {
+            Ok(lanes) => self.gate.on_open(lanes, ready),
+            Err(_) => ready(),
+        }
+    }
+
+    /// Logs and applies `batch`, or hands it back where the log's group is full.
+    fn append(&self, batch: WriteBatch) -> Result<std::result::Result<u64, WriteBatch>> {
+        if batch.is_empty() {
+            return Ok(Ok(self.log.applied()));
+        }
+        let (last_sequence, is_step) = {
             let mut appending = self.log.lock();
             appending.check()?;
             if !appending.has_room_for(batch.bytes()) {
@@ -106,9 +157,9 @@ impl Core {
             if active_bytes >= self.options.memtable_bytes_max / 2 {
                 self.freeze_largest(&appending);
             }
-            first_sequence + count - 1
+            (first_sequence + count - 1, active_bytes % PACE_STEP_BYTES < bytes)
         };
-        if self.stalls() != Stalls::default() {
+        if self.stalls() != Stalls::default() || (is_step && self.may_lag()) {
             self.update_gate();
         }
         // Commits that are held and not waited for must not close the gate for good.
@@ -186,6 +237,13 @@ impl Core {
         self.frozen_bytes.store(frozen_bytes, Ordering::Release);
     }
 
+    /// Takes a memtable that is flushed from its tree's to those that are to be freed.
+    pub(crate) fn retire(&self, memtable: Arc<Memtable>) {
+        let appending = self.log.lock();
+        self.retired.add(memtable);
+        self.recount(&appending);
+    }
+
     /// Freezes the largest active memtable, to be flushed.
     fn freeze_largest(&self, appending: &Appending<'_>) {
         let largest = self.trees.read().values().max_by_key(|tree| tree.state().active.bytes()).cloned();
@@ -243,12 +301,12 @@ impl Core {
         self.log.turns.begin();
         let synced = self.log.sync_gathered();
         let bytes = synced.as_ref().map_or(0, |synced| synced.bytes);
-        self.log.turns.pass_on(self.pace(bytes as u64));
+        self.log.turns.pass_on();
         let synced = synced.inspect_err(|_| self.gate.abandon())?;
         if bytes > 0 {
             self.counters.synced(bytes);
         }
-        if !self.gate.is_open() {
+        if !self.gate.is_calm() {
             self.update_gate();
         }
         if synced.rotated {
@@ -302,28 +360,73 @@ impl Core {
         self.gate.abandon();
     }
 
+    /// Bytes of memtables: active ones, frozen ones, and those that a flush is about to free.
+    fn memtable_bytes(&self) -> usize {
+        let live = self.active_bytes.load(Ordering::Acquire) + self.frozen_bytes.load(Ordering::Acquire);
+        live + self.retired.fresh_bytes()
+    }
+
     fn stalls(&self) -> Stalls {
-        let memtables = self.active_bytes.load(Ordering::Acquire) + self.frozen_bytes.load(Ordering::Acquire);
         Stalls::default()
-            .and(Stalls::MEMTABLES, memtables >= self.options.memtable_bytes_max)
-            .and(Stalls::L0, self.l0_tables.load(Ordering::Acquire) >= self.options.l0_stop)
+            .and(Stalls::MEMTABLES, self.memtable_bytes() >= self.options.memtable_bytes_max)
+            .and(Stalls::COMPACTIONS, self.lag.some_stop.load(Ordering::Acquire))
             .and(Stalls::INGEST, self.ingests_in_wait.load(Ordering::Acquire) > 0)
             .and(Stalls::LOG, self.log.gathered_bytes() >= self.options.log_buffer_bytes_max)
     }
 
-    /// Opens or closes the gate as things are now.
+    /// Whether the pace may have to change with what was written.
+    fn may_lag(&self) -> bool {
+        self.frozen_bytes.load(Ordering::Acquire) > 0
+            || self.log.gathered_bytes() >= self.options.log_buffer_bytes_max / 2
+    }
+
+    fn pressure(&self) -> Pressure {
+        let stalls = self.stalls();
+        if self.options.background == Background::Inline {
+            // Whoever writes has done the work before: nothing lags.
+            return Pressure { stalls, bytes_per_s: pace::UNLIMITED, trees_lag: false };
+        }
+        let room = self.options.memtable_bytes_max.saturating_sub(self.memtable_bytes());
+        let unflushed = self.frozen_bytes.load(Ordering::Acquire);
+        let unflushed = unflushed.saturating_sub(self.flush_pace.done_bytes());
+        let of_memtables = pace::of_memtables(room, unflushed, self.flush_pace.bytes_per_s());
+        let of_log = pace::of_log(self.log.gathered_bytes(), &self.options);
+        let trees_lag = self.lag.some_lag.load(Ordering::Acquire);
+        Pressure { stalls, bytes_per_s: of_memtables.min(of_log), trees_lag }
+    }
+
+    /// Opens or closes the gate, or sets its pace, as things are now.
     pub(crate) fn update_gate(&self) {
-        self.gate.update(|| self.stalls());
+        self.gate.update(|| self.pressure());
+    }
+
+    /// Sets the lanes of `trees`, which are all there are, as their compactions are now.
+    fn update_lanes(&self, trees: &[Arc<TreeCore>]) {
+        let options = &self.options;
+        let (mut debt_bytes, mut some_lag, mut some_stop) = (0_u64, false, false);
+        for tree in trees {
+            let version = Arc::clone(&tree.state().version);
+            let (l0_tables, debt) = (version.level(0).len(), picker::debt_bytes(&version, options));
+            let is_stopped = pace::is_tree_stopped(l0_tables, debt, options);
+            tree.lane.set(is_stopped, pace::of_tree(l0_tables, debt, options));
+            debt_bytes += debt;
+            some_stop |= is_stopped;
+            some_lag |= !tree.lane.is_free();
+        }
+        self.lag.debt_bytes.store(debt_bytes, Ordering::Relaxed);
+        self.lag.some_stop.store(some_stop, Ordering::Release);
+        self.lag.some_lag.store(some_lag, Ordering::Release);
     }
 
     /// After a tree's tables or memtables changed: gives back log segments,
     /// tables and manifests that nothing needs, and writers their way.
     pub(crate) fn after_change(&self) {
         let trees = self.all_trees();
-        let l0_tables = trees.iter().map(|tree| tree.state().version.level(0).len()).max().unwrap_or(0);
-        self.l0_tables.store(l0_tables, Ordering::Release);
         self.recount(&self.log.lock());
-        self.update_gate();
+        self.gate.update(|| {
+            self.update_lanes(&trees);
+            self.pressure()
+        });
         let oldest = trees.iter().map(|tree| tree.oldest_unflushed()).min().unwrap_or(u64::MAX);
         let released = self.log.release_before(oldest).and_then(|()| self.forget_dropped());
         if let Err(error) = released {
@@ -345,22 +448,6 @@ impl Core {
         past.into_iter().try_for_each(Manifest::remove)
     }
 
-    /// How long the log rests after a group of `bytes`, so that compactions
-    /// keep up: nothing below `l0_slowdown`, then ever more.
-    pub(crate) fn pace(&self, bytes: u64) -> Duration {
-        /// At the beginning of the slope; proportionally less towards `l0_stop`.
-        const BYTES_PER_S: u64 = 64 << 20;
-        let options = &self.options;
-        let l0_tables = self.l0_tables.load(Ordering::Acquire).min(options.l0_stop);
-        if l0_tables < options.l0_slowdown {
-            return Duration::ZERO;
-        }
-        let slope = (options.l0_stop - options.l0_slowdown) as u64;
-        let left = (options.l0_stop - l0_tables).max(1) as u64;
-        let us = bytes.saturating_mul(1_000_000) / (BYTES_PER_S * left / slope).max(1);
-        Duration::from_micros(us).min(Duration::from_millis(100))
-    }
-
     /// Does all background work that is due, in the caller's thread.
     pub(crate) fn run_inline(&self) -> Result<()> {
         // A commit's callback may write, and come back here: the outer call does its work too.
@@ -375,10 +462,30 @@ impl Core {
         while crate::compaction::compact_most_urgent(self)? {
             self.after_change();
         }
+        self.retired.free(self.tables.cache());
         self.tables.sweeper().sweep();
         self.update_gate();
         Ok(())
     }
+}
+
+/// The pace is looked at anew each time memtables have grown by so much.
+const PACE_STEP_BYTES: usize = 16 << 10;
+
+/// What `batch` adds to memtables, roughly.
+fn pace_bytes(batch: &WriteBatch) -> u64 {
+    batch.bytes() as u64 + batch.len() as u64 * WRITE_OVERHEAD_BYTES
+}
+
+/// Refuses a batch that is larger than what can be logged or stored.
+fn check_sizes(batch: &WriteBatch) -> Result<()> {
+    if batch.bytes() > BATCH_BYTES_MAX {
+        return Err(Error::BatchTooLarge { bytes: batch.bytes(), bytes_max: BATCH_BYTES_MAX });
+    }
+    if batch.entry_bytes() > ENTRY_BYTES_MAX {
+        return Err(Error::EntryTooLarge { bytes: batch.entry_bytes(), bytes_max: ENTRY_BYTES_MAX });
+    }
+    Ok(())
 }
 
 /// Applies a batch to the trees it writes to, given in the batch's order.

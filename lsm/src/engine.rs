@@ -30,13 +30,13 @@ impl Handle {
     fn close(&self) -> Result<()> {
         let core = &self.core;
         core.log.close();
+        core.gate.abandon();
         if core.options.background == Background::Inline {
             // Whether that fails is found below.
             let _synced = core.wait_durable(core.log.applied());
         }
         self.threads.stop(&core.signals);
         core.all_trees().iter().for_each(|tree| tree.end_flushes());
-        core.gate.abandon();
         core.admin.lock().lock = None;
         match core.log.lock().check() {
             Ok(()) | Err(crate::Error::Closed) => Ok(()),
@@ -232,7 +232,9 @@ impl Engine {
         self.core().drop_tree(id)
     }
 
-    /// Logs and applies `batch`, blocking while writes are stalled.
+    /// Logs and applies `batch`, blocking while writes to its trees are stalled
+    /// or paced: up to 50 ms where flushes, compactions or syncs lag behind, and
+    /// beyond that only once they are at their limits.
     ///
     /// # Durability
     ///
@@ -244,14 +246,8 @@ impl Engine {
     /// - [`crate::Error::NoSuchTree`], [`crate::Error::NoMergeOperator`],
     /// - [`crate::Error::BatchTooLarge`], [`crate::Error::EntryTooLarge`],
     /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
-    pub fn write(&self, mut batch: WriteBatch) -> Result<Commit> {
-        loop {
-            match self.try_write(batch)? {
-                Ok(commit) => return Ok(commit),
-                Err(refused) => batch = refused,
-            }
-            self.core().gate.wait();
-        }
+    pub fn write(&self, batch: WriteBatch) -> Result<Commit> {
+        Ok(self.commit(self.core().write(batch)?))
     }
 
     /// Logs and applies `batch`, or hands it back where [`Engine::write`] would block.
@@ -264,9 +260,10 @@ impl Engine {
         Ok(written.map(|sequence| self.commit(sequence)))
     }
 
-    /// Calls `ready` once writes are not stalled, at once if they are not now.
-    pub fn on_writable(&self, ready: impl FnOnce() + Send + 'static) {
-        self.core().gate.on_open(Box::new(ready));
+    /// Calls `ready` once [`Engine::try_write`] would take `batch`, at once if it
+    /// would now or one of its trees is gone. Others may write before who is called.
+    pub fn on_writable(&self, batch: &WriteBatch, ready: impl FnOnce() + Send + 'static) {
+        self.core().on_writable(batch, Box::new(ready));
     }
 
     /// What is durable now.
@@ -289,6 +286,7 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let core = self.core();
         let log = core.log.figures();
+        let (reserved_bytes, block_cache_bytes_max) = core.tables.cache().room();
         let mut stats = EngineStats {
             tree_count: core.trees.read().len(),
             active_memtable_bytes: core.active_bytes.load(Ordering::Relaxed) as u64,
@@ -296,8 +294,10 @@ impl Engine {
             log_segment_count: log.segment_count,
             log_bytes: log.bytes,
             block_cache_bytes: core.tables.cache().bytes(),
-            stalled_us: core.gate.stalled_us(),
-            is_stalled: !core.gate.is_open(),
+            compaction_debt_bytes: core.lag.debt_bytes.load(Ordering::Relaxed),
+            block_cache_bytes_max,
+            reserved_bytes,
+            stalls: core.gate.stats(),
             snapshot_count: core.snapshots.len(),
             applied_sequence: core.log.applied(),
             durable_sequence: core.log.durable(),

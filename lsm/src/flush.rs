@@ -1,8 +1,10 @@
 //! Flushes (minor compactions): a frozen memtable becomes a table of level 0.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::compaction::rewrite::{Below, Others, Rewrite};
+use crate::compaction::rewrite::{Below, Others, Progress, Rewrite, buffer_bytes};
 use crate::core::Core;
 use crate::manifest::Edit;
 use crate::merge::MergingCursor;
@@ -11,6 +13,55 @@ use crate::table_ref::TableRef;
 use crate::tables::Tables;
 use crate::tree::{Frozen, TreeCore};
 use crate::{Error, Result};
+
+/// How far the flush that runs is and how fast flushes are: what writers are paced by.
+#[derive(Debug)]
+pub(crate) struct FlushPace {
+    /// Of the memtable that is being flushed, bytes done.
+    done_bytes: AtomicUsize,
+    /// Bytes of memtables a second.
+    bytes_per_s: AtomicU64,
+}
+
+impl Default for FlushPace {
+    fn default() -> Self {
+        /// Assumed until there was a flush.
+        const BYTES_PER_S: u64 = 64 << 20;
+        Self { done_bytes: AtomicUsize::new(0), bytes_per_s: AtomicU64::new(BYTES_PER_S) }
+    }
+}
+
+impl FlushPace {
+    pub(crate) fn done_bytes(&self) -> usize {
+        self.done_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn bytes_per_s(&self) -> u64 {
+        self.bytes_per_s.load(Ordering::Relaxed)
+    }
+
+    /// Says that so many of a memtable's entries are written.
+    fn advance(&self, memtable_bytes: usize, entry_count: usize, written_count: u64) {
+        /// The rest is the sync of table and manifest, and giving back the memory.
+        const PERCENT_OF_WRITING: usize = 85;
+        let entry_count = entry_count.max(1);
+        let written_count = usize::try_from(written_count).unwrap_or(usize::MAX).min(entry_count);
+        let percent = written_count.saturating_mul(PERCENT_OF_WRITING) / entry_count;
+        self.done_bytes.store(memtable_bytes / 100 * percent, Ordering::Relaxed);
+    }
+
+    /// Says that the memtable is flushed and no flush runs.
+    fn finished(&self, memtable_bytes: usize, took: Duration) {
+        /// Less tells nothing of a pace.
+        const BYTES_MIN: usize = 1 << 20;
+        self.done_bytes.store(0, Ordering::Relaxed);
+        if memtable_bytes >= BYTES_MIN {
+            let bytes_per_s = memtable_bytes as u128 * 1_000_000 / took.as_micros().max(1);
+            let bytes_per_s = u64::try_from(bytes_per_s).unwrap_or(u64::MAX);
+            self.bytes_per_s.store(self.bytes_per_s() / 2 + bytes_per_s / 2, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Flushes the tree's oldest frozen memtable, if it has one.
 ///
@@ -21,8 +72,15 @@ pub(crate) fn flush_oldest(core: &Core, tree: &TreeCore) -> Result<()> {
     let Some(oldest) = tree.state().frozen.last().cloned() else { return Ok(()) };
     // A table must not hold what a power cut takes out of the log, or half a batch would survive.
     core.wait_durable(oldest.redo_point)?;
-    let tables =
-        write_out(&core.tables, tree, &oldest, core.snapshots.sequences(), &|| core.signals.check())?;
+    let started = Instant::now();
+    let (memtable_bytes, entry_count) = (oldest.memtable.bytes(), oldest.memtable.entry_count());
+    let report = |progress: Progress| {
+        core.signals.check()?;
+        core.flush_pace.advance(memtable_bytes, entry_count, progress.entry_count);
+        core.update_gate();
+        Ok(())
+    };
+    let tables = write_out(&core.tables, tree, &oldest, core.snapshots.sequences(), &report)?;
     let bytes: u64 = tables.iter().map(|table| table.record().file_bytes).sum();
     let installed = install(tree, &oldest, &tables).inspect_err(|error| core.poison(error))?;
     if installed {
@@ -30,6 +88,9 @@ pub(crate) fn flush_oldest(core: &Core, tree: &TreeCore) -> Result<()> {
     } else {
         tables.iter().for_each(|table| table.retire());
     }
+    core.retire(oldest.memtable);
+    core.retired.free(core.tables.cache());
+    core.flush_pace.finished(memtable_bytes, started.elapsed());
     Ok(())
 }
 
@@ -39,8 +100,9 @@ pub(crate) fn write_out(
     tree: &TreeCore,
     frozen: &Frozen,
     snapshots: Vec<u64>,
-    check: &dyn Fn() -> Result<()>,
+    report: &dyn Fn(Progress) -> Result<()>,
 ) -> Result<Vec<Arc<TableRef>>> {
+    let _buffers = tables.cache().reserve(buffer_bytes(0, 0));
     let rewrite = Rewrite {
         tables,
         format: &tree.format,
@@ -52,7 +114,7 @@ pub(crate) fn write_out(
         operator: &tree.operator,
         value_at: &|key, sequence| tree.value_at(key, sequence),
         keep_decision: None,
-        check,
+        report,
     };
     let merged = MergingCursor::new(vec![Source::memtable(&frozen.memtable)]);
     rewrite.run(merged, &frozen.memtable.tombstones().to_fragmented())

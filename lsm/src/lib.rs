@@ -51,7 +51,8 @@
 //! an SSTable of level 0. `compaction` picks tables and rewrites them one level
 //! deeper, without what no snapshot sees any more. Either makes a new `version`
 //! of the tree, durable by an edit of its `manifest` before anybody reads it.
-//! The `gate` holds writers back when all of this lags behind.
+//! The `gate` slows writers down as this lags behind (`pace`), and stops them
+//! before memory or level 0 overflows.
 //!
 //! A `read` looks into memtables, then level 0, then one table a level, and
 //! folds operands by a [`merge_operator`]. An [`iter`] merges (`merge`) their cursors (`source`), and jumps over what a
@@ -89,6 +90,7 @@ mod varint;
 mod internal_key;
 mod memtable;
 mod range_tombstone;
+mod retired;
 
 mod block_cache;
 mod part_cursor;
@@ -106,6 +108,7 @@ mod flush;
 mod fork;
 mod gate;
 mod ingest;
+mod pace;
 
 mod merge;
 mod read;
@@ -124,6 +127,6 @@ pub use log_store::LogStore;
 pub use merge_operator::MergeOperator;
 pub use options::{Background, FilterKey, Options, TreeFormat};
 pub use snapshot::Snapshot;
-pub use stats::EngineStats;
+pub use stats::{EngineStats, StallStats};
 pub use table_builder::TableBuilder;
 pub use tree::{KeyRange, Tree, TreeId, TreeStats};

@@ -88,6 +88,11 @@ impl Memtable {
         self.bytes.load(Memory::Relaxed) + tombstones
     }
 
+    /// Puts and deletes in it.
+    pub(crate) fn entry_count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The range deletes.
     pub(crate) fn tombstones(&self) -> &Arc<MemtableTombstones> {
         &self.tombstones

@@ -8,13 +8,19 @@ use crate::{Error, MergeOperator, Result, TreeId};
 /// Tunables of an engine. Each opening may choose others.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Memtables of all trees together, bytes. Once half of it is filled the
-    /// largest memtable is frozen and flushed; at the whole of it writes stall
-    /// until a flush is done. More makes fewer and larger SSTables.
-    /// At least 64 KiB.
+    /// Anonymous memory of the engine, bytes: memtables, two buffers of the
+    /// commit log, what open tables keep in memory (filters, indexes, range
+    /// tombstones), the buffers of flushes and compactions, and memtables that
+    /// are flushed but still read from. The block cache has what is left, and
+    /// never less than a sixteenth of it all: what tables take beyond that goes
+    /// over the budget. At least 8/7 of `memtable_bytes_max` and
+    /// twice `log_buffer_bytes_max` together.
+    pub memory_bytes_max: usize,
+    /// Of it, memtables of all trees together, bytes. Once half of it is filled
+    /// the largest memtable is frozen and flushed; from then on writes go at
+    /// the pace of the flush, and at the whole of it they stall until it is
+    /// done. More makes fewer and larger SSTables. At least 64 KiB.
     pub memtable_bytes_max: usize,
-    /// Decoded blocks kept in memory, bytes.
-    pub block_cache_bytes: usize,
     /// A segment of the commit log is closed once it holds this many bytes:
     /// the grain in which the log's disk space is given back. 4 KiB to 1 GiB.
     pub log_segment_bytes: u64,
@@ -22,18 +28,26 @@ pub struct Options {
     /// segment are flushed, so it bounds what a recovery replays. It holds at
     /// least two segments.
     pub log_bytes_max: u64,
-    /// Batches that wait for the sync before theirs, bytes. Beyond it writes
-    /// stall until the disk has caught up. 1 KiB to 256 MiB.
+    /// Batches that wait for the sync before theirs, bytes. From half of it on
+    /// writes go the slower the more there are; at the whole of it they stall
+    /// until the disk has caught up. 1 KiB to 256 MiB.
     pub log_buffer_bytes_max: usize,
     /// As many SSTables in level 0 of a tree start a compaction. Reads look
     /// into each of them. At least 1.
     pub l0_compaction_trigger: usize,
-    /// From as many SSTables in level 0 of any tree on, the commit log is paced
-    /// the slower the more there are. At least `l0_compaction_trigger`.
+    /// From as many SSTables in level 0 of a tree on, writes to it go the slower
+    /// the more there are. At least `l0_compaction_trigger`.
     pub l0_slowdown: usize,
-    /// As many SSTables in level 0 of any tree stall writes until a compaction
-    /// is done. More than `l0_slowdown`.
+    /// As many SSTables in level 0 of a tree stall writes to it until a
+    /// compaction is done. More than `l0_slowdown`.
     pub l0_stop: usize,
+    /// From as many bytes on that compactions of a tree would have to rewrite
+    /// until every level is within its bound, writes to it go the slower the
+    /// more there are.
+    pub compaction_debt_slowdown: u64,
+    /// As many bytes of them stall writes to the tree. More than
+    /// `compaction_debt_slowdown`.
+    pub compaction_debt_stop: u64,
     /// Level 1 of a tree, bytes; each deeper one holds `level_ratio` times as
     /// much. At least 4 KiB.
     pub level_bytes_base: u64,
@@ -68,14 +82,16 @@ pub enum Background {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            memory_bytes_max: 384 << 20,
             memtable_bytes_max: 64 << 20,
-            block_cache_bytes: 256 << 20,
             log_segment_bytes: 64 << 20,
             log_bytes_max: 512 << 20,
             log_buffer_bytes_max: 8 << 20,
             l0_compaction_trigger: 4,
             l0_slowdown: 8,
-            l0_stop: 12,
+            l0_stop: 24,
+            compaction_debt_slowdown: 1 << 30,
+            compaction_debt_stop: 16 << 30,
             level_bytes_base: 64 << 20,
             level_ratio: 10,
             table_bytes: 32 << 20,
@@ -92,15 +108,31 @@ impl Options {
         let log_buffer = self.log_buffer_bytes_max as u64;
         let l0 = [self.l0_compaction_trigger as u64, self.l0_slowdown as u64, self.l0_stop as u64];
         let two_segments = self.log_segment_bytes.saturating_mul(2);
+        let debt_slowdown = self.compaction_debt_slowdown;
+        let (memory, memory_min) = (self.memory_bytes_max as u64, self.fixed_bytes().saturating_mul(8) / 7);
         let (kib, mib) = (1 << 10, 1 << 20);
         for (name, found, min, max, range) in [
             ("memtable_bytes_max", self.memtable_bytes_max as u64, 64 * kib, u64::MAX, "at least 64 KiB"),
+            (
+                "memory_bytes_max",
+                memory,
+                memory_min,
+                u64::MAX,
+                "at least 8/7 of memtable_bytes_max and twice log_buffer_bytes_max",
+            ),
             ("log_segment_bytes", self.log_segment_bytes, 4 * kib, 1024 * mib, "4 KiB to 1 GiB"),
             ("log_bytes_max", self.log_bytes_max, two_segments, u64::MAX, "at least twice log_segment_bytes"),
             ("log_buffer_bytes_max", log_buffer, kib, 256 * mib, "1 KiB to 256 MiB"),
             ("l0_compaction_trigger", l0[0], 1, u64::MAX, "at least 1"),
             ("l0_slowdown", l0[1], l0[0], u64::MAX, "at least l0_compaction_trigger"),
             ("l0_stop", l0[2], l0[1].saturating_add(1), u64::MAX, "more than l0_slowdown"),
+            (
+                "compaction_debt_stop",
+                self.compaction_debt_stop,
+                debt_slowdown.saturating_add(1),
+                u64::MAX,
+                "more than compaction_debt_slowdown",
+            ),
             ("level_bytes_base", self.level_bytes_base, 4 * kib, u64::MAX, "at least 4 KiB"),
             ("level_ratio", self.level_ratio, 2, 100, "2 to 100"),
             ("table_bytes", self.table_bytes, 4 * kib, u64::MAX, "at least 4 KiB"),
@@ -135,6 +167,21 @@ impl Options {
             Some(operator) => Ok(Some(Arc::clone(operator))),
             None => Err(Error::UnknownMergeOperator { tree, name: name.clone() }),
         }
+    }
+
+    /// The part of the memory budget that is set aside for memtables and the log.
+    fn fixed_bytes(&self) -> u64 {
+        (self.memtable_bytes_max as u64).saturating_add(2 * self.log_buffer_bytes_max as u64)
+    }
+
+    /// The part of the memory budget that tables, compactions and the block cache share.
+    pub(crate) fn shared_bytes(&self) -> u64 {
+        (self.memory_bytes_max as u64).saturating_sub(self.fixed_bytes())
+    }
+
+    /// What the block cache has of it at least.
+    pub(crate) fn block_cache_bytes_min(&self) -> u64 {
+        self.memory_bytes_max as u64 / 16
     }
 }
 
@@ -172,6 +219,7 @@ mod tests {
         };
         assert_eq!(refused(Options { l0_stop: 8, ..Options::default() }), "l0_stop");
         assert_eq!(refused(Options { block_bytes: 0, ..Options::default() }), "block_bytes");
+        assert_eq!(refused(Options { memory_bytes_max: 80 << 20, ..Options::default() }), "memory_bytes_max");
         assert_eq!(refused(Options { log_bytes_max: 1, ..Options::default() }), "log_bytes_max");
     }
 }

@@ -26,11 +26,13 @@ use crate::commit_log::CommitLog;
 use crate::commit_log::files::LogFiles;
 use crate::commit_log::replay::{Place, Replayed, replay};
 use crate::commit_log::segment::Record;
-use crate::core::{Admin, Core, apply_part};
+use crate::core::{Admin, Core, Lag, apply_part};
 use crate::file_id::{FileId, FileIds};
+use crate::flush::{self, FlushPace};
 use crate::gate::WriteGate;
 use crate::log_store::LogStore;
 use crate::manifest::{self, Manifest};
+use crate::retired::RetiredMemtables;
 use crate::snapshot::SnapshotList;
 use crate::stats::Counters;
 use crate::sweeper::TABLE_EXTENSION;
@@ -38,7 +40,7 @@ use crate::table_ref::TableRef;
 use crate::tables::Tables;
 use crate::tree::TreeCore;
 use crate::version::Version;
-use crate::{Error, Options, Result, TreeId, flush};
+use crate::{Error, Options, Result, TreeId};
 
 /// The directories of an engine.
 struct Layout {
@@ -133,8 +135,10 @@ pub(crate) fn open(
         admin: Mutex::new(Admin { dropped, lock: Some(lock) }),
         active_bytes: AtomicUsize::new(memtable_bytes),
         frozen_bytes: AtomicUsize::new(0),
-        l0_tables: AtomicUsize::new(0),
         ingests_in_wait: AtomicUsize::new(0),
+        retired: RetiredMemtables::default(),
+        flush_pace: FlushPace::default(),
+        lag: Lag::default(),
         running_inline: Mutex::new(()),
     })
 }
@@ -212,7 +216,7 @@ impl Recovery<'_> {
         tree.freeze(redo_point);
         let frozen = tree.state().frozen.first().cloned().expect("one was just frozen");
         // Nobody reads yet: there are no snapshots.
-        let tables = flush::write_out(self.tables, tree, &frozen, Vec::new(), &|| Ok(()))?;
+        let tables = flush::write_out(self.tables, tree, &frozen, Vec::new(), &|_| Ok(()))?;
         flush::install(tree, &frozen, &tables)?;
         self.memtable_bytes -= frozen.memtable.bytes();
         Ok(())

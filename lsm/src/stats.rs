@@ -31,18 +31,50 @@ pub struct EngineStats {
     pub compaction_read_bytes: u64,
     /// Bytes of SSTables written by compactions.
     pub compaction_written_bytes: u64,
+    /// Bytes that compactions would have to rewrite until every level is within its bound.
+    pub compaction_debt_bytes: u64,
     /// Bytes of decoded blocks in memory.
     pub block_cache_bytes: u64,
-    /// Microseconds during which writes stalled.
-    pub stalled_us: u64,
-    /// Whether they stall now.
-    pub is_stalled: bool,
+    /// Bytes that the block cache may take now.
+    pub block_cache_bytes_max: u64,
+    /// Bytes of memory set aside for open tables, the buffers of flushes and
+    /// compactions, and memtables that are flushed but still read from.
+    pub reserved_bytes: u64,
+    /// What writers waited for.
+    pub stalls: StallStats,
     /// Sequence numbers that snapshots hold.
     pub snapshot_count: usize,
     /// The last sequence number that is applied.
     pub applied_sequence: u64,
     /// The last one that is durable.
     pub durable_sequence: u64,
+}
+
+/// What writers waited for, and how long, since the engine's opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StallStats {
+    /// Whether writes to some tree stall now.
+    pub is_stalled: bool,
+    /// Times that memtables took all the memory they may.
+    pub memtable_stall_count: u64,
+    /// Microseconds of it.
+    pub memtable_stall_us: u64,
+    /// Times that compactions of some tree were too far behind.
+    pub compaction_stall_count: u64,
+    /// Microseconds of it.
+    pub compaction_stall_us: u64,
+    /// Times that too many bytes waited for a sync.
+    pub log_stall_count: u64,
+    /// Microseconds of it.
+    pub log_stall_us: u64,
+    /// Times that tables which were built outside were about to be taken in.
+    pub ingest_stall_count: u64,
+    /// Microseconds of it.
+    pub ingest_stall_us: u64,
+    /// Writes that were held back for a moment, so that nothing has to stall.
+    pub paced_count: u64,
+    /// Microseconds of it, all writers together.
+    pub paced_us: u64,
 }
 
 /// What is counted as it happens; the `metrics` crate is told too.

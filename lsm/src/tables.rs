@@ -39,13 +39,13 @@ impl Tables {
             fs,
             dir: dir.to_owned(),
             ids,
-            cache: Arc::new(BlockCache::new(options.block_cache_bytes as u64)),
+            cache: Arc::new(BlockCache::new(options.shared_bytes(), options.block_cache_bytes_min())),
             block_bytes: options.block_bytes,
             table_bytes: options.table_bytes,
         }
     }
 
-    pub(crate) fn cache(&self) -> &BlockCache {
+    pub(crate) fn cache(&self) -> &Arc<BlockCache> {
         &self.cache
     }
 

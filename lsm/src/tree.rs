@@ -18,6 +18,7 @@ use crate::keep_decision::{KeepDecision, KeepDecisionFactory};
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
 use crate::merge_operator::TreeOperator;
+use crate::pace::Lane;
 use crate::sstable::FilterHash;
 use crate::table_ref::TableRef;
 use crate::version::Version;
@@ -142,6 +143,8 @@ pub(crate) struct TreeCore {
     keep_decision: Mutex<Option<KeepDecisionFactory>>,
     /// Held by the one compaction that runs.
     pub(crate) compacting: Mutex<()>,
+    /// What its writers pass.
+    pub(crate) lane: Arc<Lane>,
     progress: Mutex<Progress>,
     progressed: Condvar,
     redo_point: AtomicU64,
@@ -166,6 +169,7 @@ impl TreeCore {
             changing: Mutex::new(()),
             keep_decision: Mutex::new(None),
             compacting: Mutex::new(()),
+            lane: Arc::default(),
             progress: Mutex::new(Progress { redo_point, ..Progress::default() }),
             progressed: Condvar::new(),
             redo_point: AtomicU64::new(redo_point),

@@ -27,6 +27,7 @@ pub(crate) const LEVEL_COUNT: usize = LEVEL_MAX + 1;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Version {
     levels: [Vec<Arc<TableRef>>; LEVEL_COUNT],
+    level_bytes: [u64; LEVEL_COUNT],
 }
 
 impl Version {
@@ -42,7 +43,8 @@ impl Version {
             level.sort_by(|a, b| a.key_range().start.cmp(&b.key_range().start));
             debug_assert!(level.is_sorted_by(|a, b| a.key_range().end <= b.key_range().start));
         }
-        Self { levels }
+        let bytes = |tables: &Vec<Arc<TableRef>>| tables.iter().map(|table| table.bytes()).sum();
+        Self { level_bytes: levels.each_ref().map(bytes), levels }
     }
 
     /// The version without `removed` and with `added`.
@@ -69,7 +71,7 @@ impl Version {
 
     /// Bytes of a level's tables within their bounds.
     pub(crate) fn level_bytes(&self, level: usize) -> u64 {
-        self.levels[level].iter().map(|table| table.bytes()).sum()
+        self.level_bytes[level]
     }
 
     /// The deepest level down to which nothing stands at or above it that holds keys of `range`; 0 if there

@@ -30,7 +30,7 @@ impl Rows {
         let id = ServerId("tablet-server-1".to_owned());
         let mut options = TabletServerOptions::new(id, home.tablet_server());
         options.engine.memtable_bytes_max = bytes(config.memtable_bytes);
-        options.engine.block_cache_bytes = bytes(config.block_cache_bytes);
+        options.engine.memory_bytes_max = bytes(config.rows_bytes);
 
         let lock_service: Arc<dyn LockService> = Arc::clone(&home.lock_service) as _;
         let catalog = Arc::new(Catalog::new());

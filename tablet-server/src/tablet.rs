@@ -264,7 +264,7 @@ impl Tablet {
             };
             let (ready, writable) = oneshot::channel();
             // Whoever waited may have given up.
-            self.around.engine.on_writable(move || _ = ready.send(()));
+            self.around.engine.on_writable(&batch, move || _ = ready.send(()));
             if tokio::time::timeout_at(deadline, writable).await.is_err() {
                 return Err(Error::Busy { what: "writes come faster than the disk takes them" });
             }

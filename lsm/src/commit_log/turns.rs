@@ -24,7 +24,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -36,7 +35,7 @@ pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;
 /// The turn to sync, and who waits.
 pub(crate) struct Turns {
     state: Mutex<State>,
-    /// The sync thread sleeps here, and who rests during its turn.
+    /// The sync thread sleeps here.
     changed: Condvar,
     /// Somebody who does not wait in a thread wants a sync.
     is_wanted: AtomicBool,
@@ -49,7 +48,6 @@ struct State {
     is_taken: bool,
     is_stopping: bool,
     failure: Option<Failure>,
-    rest_over: Option<Instant>,
     followers: Vec<(u64, Arc<Follower>)>,
     callbacks: Vec<(u64, Callback)>,
 }
@@ -211,18 +209,8 @@ impl Turns {
         }
     }
 
-    /// Begins a turn, which comes before the group is taken: rests as long as
-    /// the turn before said, unless the log is closed or fails meanwhile.
+    /// Begins a turn, which comes before the group is taken.
     pub(crate) fn begin(&self) {
-        let mut state = self.state.lock();
-        if let Some(rest_over) = state.rest_over.take() {
-            while !(state.is_stopping || state.failure.is_some()) {
-                if self.changed.wait_until(&mut state, rest_over).timed_out() {
-                    break;
-                }
-            }
-        }
-        drop(state);
         self.is_wanted.store(false, Ordering::Release);
     }
 
@@ -232,10 +220,9 @@ impl Turns {
     }
 
     /// Ends a turn: wakes those who are done, then who leads next, so that what the former write meanwhile
-    /// is in that group. The next turn `rest`s first.
-    pub(crate) fn pass_on(&self, rest: Duration) {
+    /// is in that group.
+    pub(crate) fn pass_on(&self) {
         let mut state = self.state.lock();
-        state.rest_over = (rest > Duration::ZERO).then(|| Instant::now() + rest);
         let durable = self.durable();
         let done: Vec<_> = state.followers.extract_if(.., |(sequence, _)| *sequence <= durable).collect();
         let next = (!state.followers.is_empty()).then(|| state.followers.remove(0).1);
@@ -320,6 +307,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
     use crate::sstable::testing::Random;
@@ -360,9 +348,7 @@ mod tests {
             let before = self.synced.fetch_max(last, Ordering::AcqRel);
             assert_eq!(before, self.turns.durable(), "one at a time has the turn");
             self.turns.publish(last);
-            // Now and then the next turn rests.
-            let rest = if last.is_multiple_of(64) { Duration::from_micros(20) } else { Duration::ZERO };
-            self.turns.pass_on(rest);
+            self.turns.pass_on();
         }
 
         fn wait(&self, sequence: u64) -> Result<()> {
@@ -452,7 +438,7 @@ mod tests {
         }
         log.turns.fail(Failure::Poisoned);
         assert!(receive(&receiver, 6).iter().all(|outcome| matches!(outcome, Err(Error::Poisoned))));
-        log.turns.pass_on(Duration::ZERO);
+        log.turns.pass_on();
         assert!(log.wait(9).is_err());
         sync_thread.join().expect("no assertion failed");
     }

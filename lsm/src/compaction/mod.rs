@@ -105,6 +105,8 @@ fn rewrite(
         }
     }
     let tombstones = FragmentedTombstones::merge(pick.tables().map(|table| &**table.range_tombstones()));
+    let _buffers =
+        core.tables.cache().reserve(rewrite::buffer_bytes(sources.len(), core.options.block_bytes));
     let rewrite = Rewrite {
         tables: &core.tables,
         format: &tree.format,
@@ -116,7 +118,7 @@ fn rewrite(
         operator: &tree.operator,
         value_at: &|key, sequence| tree.value_at(key, sequence),
         keep_decision: tree.keep_decision(),
-        check: &|| core.signals.check(),
+        report: &|_| core.signals.check(),
     };
     rewrite.run(MergingCursor::new(sources), &tombstones)
 }

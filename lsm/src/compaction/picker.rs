@@ -38,6 +38,29 @@ pub(crate) fn urgency(version: &Version, options: &Options) -> Option<(u64, usiz
     Some(most).filter(|(percent, level)| *percent >= if *level == 0 { 100 } else { 101 })
 }
 
+/// Bytes that compactions would have to rewrite until every level is within its
+/// bound, roughly: what is too much in one level is merged into the next, and
+/// with its like there. (After RocksDB's `EstimateCompactionBytesNeeded`.)
+pub(crate) fn debt_bytes(version: &Version, options: &Options) -> u64 {
+    let mut target = options.level_bytes_base;
+    let (mut debt, mut carried) = (0_u64, 0_u64);
+    if version.level(0).len() >= options.l0_compaction_trigger {
+        carried = version.level_bytes(0);
+        debt += carried + version.level_bytes(1);
+    }
+    for level in 1..LEVEL_COUNT - 1 {
+        let bytes = version.level_bytes(level) + carried;
+        carried = bytes.saturating_sub(target);
+        if carried > 0 {
+            let below = u128::from(version.level_bytes(level + 1));
+            let merged = u128::from(carried) * below / u128::from(bytes);
+            debt += carried + u64::try_from(merged).unwrap_or(u64::MAX);
+        }
+        target = target.saturating_mul(options.level_ratio);
+    }
+    debt
+}
+
 /// The compaction that is due in this version.
 pub(crate) fn pick(version: &Version, options: &Options) -> Option<Pick> {
     let (_, level) = urgency(version, options)?;

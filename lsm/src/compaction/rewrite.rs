@@ -25,14 +25,26 @@ use crate::internal_key::{self, Kind, Trailer};
 use crate::merge::MergingCursor;
 use crate::merge_operator::TreeOperator;
 use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
-use crate::sstable::{TableWriter, fits_entry};
+use crate::sstable::{READ_AHEAD_BYTES, TableWriter, WRITER_MEMORY_BYTES_MAX, fits_entry};
 use crate::table_ref::TableRef;
 use crate::tables::Tables;
 use crate::version::{Version, overlapping};
 use crate::{Candidate, Decision, KeepDecision, KeyRange, Result, TreeFormat};
 
-/// After as many entries the engine is asked whether to go on.
-const ENTRIES_BETWEEN_CHECKS: u32 = 4096;
+/// After as many entries the engine is told how far the work is.
+const ENTRIES_BETWEEN_REPORTS: u64 = 4096;
+
+/// How far a rewrite is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// Entries read.
+    pub(crate) entry_count: u64,
+}
+
+/// Memory that a rewrite of as many sources takes.
+pub(crate) fn buffer_bytes(source_count: usize, block_bytes: usize) -> usize {
+    source_count * (READ_AHEAD_BYTES + 2 * block_bytes) + WRITER_MEMORY_BYTES_MAX
+}
 
 /// Tables that are not compacted: runs of sorted, disjoint ones, each with the
 /// first of its tables that may hold the keys to come.
@@ -111,8 +123,8 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) operator: &'a TreeOperator,
     pub(crate) value_at: &'a ValueAt<'a>,
     pub(crate) keep_decision: Option<Box<dyn KeepDecision>>,
-    /// Fails when the work is to end.
-    pub(crate) check: &'a dyn Fn() -> Result<()>,
+    /// Told now and then how far the work is; may take its time, and fails when the work is to end.
+    pub(crate) report: &'a dyn Fn(Progress) -> Result<()>,
 }
 
 impl Rewrite<'_> {
@@ -156,12 +168,12 @@ impl Rewrite<'_> {
         let mut user_key: Option<Vec<u8>> = None;
         // The stripe of the version before, of the same key.
         let mut newer_stripe = None;
-        let mut entries = 0_u32;
+        let mut entry_count = 0;
         merged.seek_to_first()?;
         while merged.is_valid() {
-            entries = entries.wrapping_add(1);
-            if entries.is_multiple_of(ENTRIES_BETWEEN_CHECKS) {
-                (self.check)()?;
+            entry_count += 1;
+            if entry_count % ENTRIES_BETWEEN_REPORTS == 0 {
+                (self.report)(Progress { entry_count })?;
             }
             let (key, trailer) = internal_key::decode(merged.key()).expect("an internal key");
             if user_key.as_deref() != Some(key) {

@@ -18,7 +18,7 @@ use crate::error::Damage;
 use crate::{Result, internal_key};
 
 /// Bytes that a compaction's cursor reads at once.
-const READ_AHEAD_BYTES: usize = 256 << 10;
+pub(crate) const READ_AHEAD_BYTES: usize = 256 << 10;
 
 /// Where a cursor takes blocks from and what it leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

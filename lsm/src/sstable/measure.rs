@@ -58,7 +58,7 @@ fn measure_table(path: &Path, compression: Compression) {
         writer.finish().unwrap();
     });
     let file = fs.open(path, Access::Read).unwrap();
-    let table = Table::open(file, path, Arc::new(BlockCache::new(1 << 30))).unwrap();
+    let table = Table::open(file, path, Arc::new(BlockCache::new(1 << 30, 0))).unwrap();
     for what in ["get, first time", "get, cached"] {
         let mut random = Random::new(2);
         let keys: Vec<_> = (0..READS).map(|_| user_key(random.number() % ENTRIES)).collect();

@@ -30,11 +30,11 @@ pub(crate) mod testing;
 mod tests;
 pub(crate) mod writer;
 
-pub(crate) use cursor::{ReadMode, TableCursor};
+pub(crate) use cursor::{READ_AHEAD_BYTES, ReadMode, TableCursor};
 pub(crate) use filter::FilterHash;
 pub(crate) use properties::Properties;
 pub(crate) use table::{Found, Table};
-pub(crate) use writer::{ENTRY_BYTES_MAX, TableOptions, TableWriter, fits_entry};
+pub(crate) use writer::{ENTRY_BYTES_MAX, TableOptions, TableWriter, WRITER_MEMORY_BYTES_MAX, fits_entry};
 
 /// How blocks are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

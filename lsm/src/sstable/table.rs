@@ -22,7 +22,7 @@ use super::block_index::{BlockIndex, DataBlock, IndexDamage, IndexFile, IndexPos
 use super::filter::{self, Filter, FilterHash};
 use super::format::{self, BLOCK_TRAILER_BYTES, BlockHandle, FOOTER_BYTES, Footer};
 use super::{Compression, Properties, ReadMode, TableCursor};
-use crate::block_cache::{BlockCache, BlockKey};
+use crate::block_cache::{BlockCache, BlockKey, Reserved};
 use crate::error::Damage;
 use crate::internal_key::{self, Kind, LookupKey, Trailer};
 use crate::range_tombstone::FragmentedTombstones;
@@ -56,6 +56,8 @@ pub(crate) struct Table {
     cache_file_id: u64,
     /// A bit for each data block stored raw whose checksum held.
     verified: Box<[AtomicU64]>,
+    /// Of the memory budget, what the open table takes.
+    reserved: Option<Reserved>,
 }
 
 impl Table {
@@ -89,7 +91,7 @@ impl Table {
         };
         let verified = (0..properties.data_block_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let cache_file_id = cache.next_file_id();
-        Ok(Arc::new(Self {
+        let mut table = Self {
             path: path.to_owned(),
             tombstones: Arc::new(tombstones),
             file,
@@ -101,7 +103,10 @@ impl Table {
             cache,
             cache_file_id,
             verified,
-        }))
+            reserved: None,
+        };
+        table.reserved = Some(table.cache.reserve(table.memory_bytes()));
+        Ok(Arc::new(table))
     }
 
     /// Figures and bounds.

@@ -31,6 +31,9 @@ pub(crate) fn fits_entry(user_key: &[u8], value: &[u8]) -> bool {
 
 /// Entries from one whole key in a data block to the next.
 const RESTART_INTERVAL: usize = 16;
+/// Memory that a writer of the engine's usual sizes takes: the hashes of a filter
+/// partition and the partition, the write buffer, blocks and index partition.
+pub(crate) const WRITER_MEMORY_BYTES_MAX: usize = 2 << 20;
 /// Bytes collected before they go to the file.
 const WRITE_BYTES: usize = 256 << 10;
 

@@ -19,7 +19,7 @@ const TREE: TreeId = TreeId(1);
 pub fn inline_options() -> Options {
     Options {
         memtable_bytes_max: 64 << 10,
-        block_cache_bytes: 1 << 20,
+        memory_bytes_max: 24 << 20,
         log_segment_bytes: 4 << 10,
         log_bytes_max: 16 << 10,
         level_bytes_base: 16 << 10,
@@ -95,7 +95,9 @@ fn callbacks_fire_once_a_batch_is_durable() {
     }
     assert_eq!(fired.load(Ordering::Relaxed), 3);
     let fired_now = Arc::clone(&fired);
-    engine.on_writable(move || {
+    let mut batch = WriteBatch::new();
+    batch.put(TREE, b"k", b"v");
+    engine.on_writable(&batch, move || {
         fired_now.fetch_add(1, Ordering::Relaxed);
     });
     assert_eq!(fired.load(Ordering::Relaxed), 4);

@@ -10,5 +10,6 @@ mod measure;
 mod merges;
 mod metamorphic;
 mod power_cut;
+mod pressure;
 mod seeds;
 mod threads;

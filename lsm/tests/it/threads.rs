@@ -119,7 +119,7 @@ fn stalled_writes_are_handed_back_and_called_for() {
             handed_back += 1;
             let (sender, receiver) = std::sync::mpsc::channel();
             let calls = Arc::clone(&calls);
-            engine.on_writable(move || {
+            engine.on_writable(&refused, move || {
                 calls.fetch_add(1, Ordering::Relaxed);
                 sender.send(()).expect("somebody waits");
             });

@@ -19,7 +19,8 @@ pub(crate) struct LsmStore {
 impl LsmStore {
     pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Outcome<Self> {
         let options = Options {
-            block_cache_bytes: usize::try_from(cache_bytes)?,
+            // The log has two buffers beside memtables and blocks.
+            memory_bytes_max: usize::try_from(cache_bytes)? + MEMTABLE_BYTES + (16 << 20),
             memtable_bytes_max: MEMTABLE_BYTES,
             ..Options::default()
         };
