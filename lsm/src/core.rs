@@ -196,6 +196,20 @@ impl Core {
         Ok(tree)
     }
 
+    /// Takes the log's lock, when the log takes batches and has room for a marker of the tree `id`.
+    pub(crate) fn lock_log_with_room(&self, id: TreeId) -> Result<Appending<'_>> {
+        let marker_bytes = WriteBatch::marker(id).bytes();
+        loop {
+            let appending = self.log.lock();
+            appending.check()?;
+            if appending.has_room_for(marker_bytes) {
+                return Ok(appending);
+            }
+            drop(appending);
+            self.wait_durable(self.log.applied())?;
+        }
+    }
+
     /// Writes the first manifest of a tree.
     pub(crate) fn create_manifest(&self, record: TreeRecord) -> Result<Manifest> {
         Manifest::create(Arc::clone(&self.fs), &self.manifests_dir, Arc::clone(&self.ids), record)

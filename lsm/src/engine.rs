@@ -10,9 +10,7 @@ use crate::core::Core;
 use crate::log_store::LogStore;
 use crate::options::Background;
 use crate::tree::TreeCore;
-use crate::{
-    EngineStats, KeyRange, Options, Result, Snapshot, Tree, TreeFormat, TreeId, WriteBatch, recovery,
-};
+use crate::{EngineStats, Options, Result, Snapshot, Tree, TreeFormat, TreeId, WriteBatch, recovery};
 
 /// An open engine. Cheap to clone; the last clone's drop stops its threads.
 #[derive(Clone)]
@@ -166,67 +164,6 @@ impl Engine {
         Ok(self.handle_of(self.core().create_tree(id, format)?))
     }
 
-    /// Makes trees that hold what the tree `parent` holds now, each the keys in
-    /// its range, without writing any of it again: they share the parent's
-    /// tables. From then on all of them go ways of their own; each can be
-    /// written, compacted, forked and dropped, and takes on the parent's format.
-    ///
-    /// All of them show the parent as of one sequence number, that of the last
-    /// write applied before the call or, under writes at the same time, of one
-    /// applied during it. What the parent has in memory by then is flushed
-    /// first. Writers are held up no longer than a memtable takes to be frozen;
-    /// who holds them back until this returns, as a tablet's split does, may call
-    /// [`Tree::flush`] before, so that little is left to be flushed.
-    ///
-    /// # Durability
-    ///
-    /// The trees are durable when this returns. After a crash before, each of
-    /// them is there whole or not at all.
-    ///
-    /// # Errors
-    ///
-    /// - [`crate::Error::NoSuchTree`]: there is no such parent.
-    /// - [`crate::Error::TreeExists`]: one of the ids exists, was dropped of late or comes twice.
-    /// - [`crate::Error::Background`], [`crate::Error::Closed`], [`crate::Error::Poisoned`]: the flush
-    ///   failed. As with the errors before, there is no new tree.
-    /// - [`crate::Error::Io`]: some of the trees may exist after a reopening.
-    pub fn fork_tree(&self, parent: TreeId, children: &[(TreeId, KeyRange)]) -> Result<Vec<Tree>> {
-        let children = self.core().fork_tree(parent, children)?;
-        Ok(children.into_iter().map(|tree| self.handle_of(tree)).collect())
-    }
-
-    /// Makes tables that [`crate::TableBuilder`] wrote part of the tree `id`, all of
-    /// them at one moment, without writing them again: as if a batch had written
-    /// what they hold. They are linked into the engine's directory where the file
-    /// system allows that, else copied; the files at `paths` stay, to be removed by
-    /// the caller, and must not be changed. Their key ranges must not overlap.
-    ///
-    /// What the tree has in memory of their keys is flushed first. Writers are held
-    /// up while one edit of a manifest is synced and, if they keep writing to the
-    /// same keys meanwhile, until that is flushed. Returns the sequence number that
-    /// the tables' entries got.
-    ///
-    /// # Durability
-    ///
-    /// The tables are part of the tree, durably and visible to [`Engine::snapshot`],
-    /// when this returns. After a crash before, all of them are or none.
-    ///
-    /// # Errors
-    ///
-    /// - [`crate::Error::NoSuchTree`]
-    /// - [`crate::Error::UnfitTable`]: a table is empty, not from a builder, for another format, or overlaps
-    ///   another one.
-    /// - [`crate::Error::Damaged`]: a table does not hold. Every block of each is verified before anything else.
-    /// - [`crate::Error::Background`], [`crate::Error::Closed`]: a flush failed.
-    /// - [`crate::Error::Io`]
-    /// - [`crate::Error::Poisoned`]: whether the tables are part of the tree after a reopening is unknown.
-    ///
-    /// But for the last one nothing is changed.
-    pub fn ingest(&self, id: TreeId, paths: &[impl AsRef<Path>]) -> Result<u64> {
-        let paths: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
-        self.core().ingest(id, &paths)
-    }
-
     /// Drops the tree `id` and, once no reader is left, its files. Dropping one that is not there is no error.
     pub fn drop_tree(&self, id: TreeId) -> Result<()> {
         self.core().drop_tree(id)
@@ -316,7 +253,7 @@ impl Engine {
         self.handle.close()
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.handle.core
     }
 
@@ -324,7 +261,7 @@ impl Engine {
         Commit { sequence, core: Arc::clone(self.core()) }
     }
 
-    fn handle_of(&self, tree: Arc<TreeCore>) -> Tree {
+    pub(crate) fn handle_of(&self, tree: Arc<TreeCore>) -> Tree {
         Tree::new(tree, Arc::clone(self.core()))
     }
 }

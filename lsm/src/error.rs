@@ -109,6 +109,14 @@ pub enum Error {
         /// What is against it.
         what: &'static str,
     },
+    /// What a checkpoint holds cannot become a tree. Nothing was changed.
+    #[error("{} cannot be restored from: {what}", dir.display())]
+    UnfitCheckpoint {
+        /// The checkpoint's directory.
+        dir: PathBuf,
+        /// What is against it.
+        what: &'static str,
+    },
     /// A table was given its keys out of order; what was written of it is of no use.
     #[error("keys of {} came out of order", file.display())]
     OutOfOrder {

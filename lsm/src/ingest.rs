@@ -27,7 +27,7 @@ use crate::options::Background;
 use crate::sstable::{Table, inspect};
 use crate::table_builder::STORED_SEQUENCE;
 use crate::tree::TreeCore;
-use crate::{Error, Result, TreeId, WriteBatch};
+use crate::{Engine, Error, Result, TreeId};
 
 /// So many times a moment without overlapping writes is waited for before writers are held back.
 const TRIES_BESIDE_WRITERS: u32 = 2;
@@ -36,6 +36,40 @@ const TRIES_BESIDE_WRITERS: u32 = 2;
 struct Staged {
     id: FileId,
     table: Arc<Table>,
+}
+
+impl Engine {
+    /// Makes tables that [`crate::TableBuilder`] wrote part of the tree `id`, all of
+    /// them at one moment, without writing them again: as if a batch had written
+    /// what they hold. They are linked into the engine's directory where the file
+    /// system allows that, else copied; the files at `paths` stay, to be removed by
+    /// the caller, and must not be changed. Their key ranges must not overlap.
+    ///
+    /// What the tree has in memory of their keys is flushed first. Writers are held
+    /// up while one edit of a manifest is synced and, if they keep writing to the
+    /// same keys meanwhile, until that is flushed. Returns the sequence number that
+    /// the tables' entries got.
+    ///
+    /// # Durability
+    ///
+    /// The tables are part of the tree, durably and visible to [`Engine::snapshot`],
+    /// when this returns. After a crash before, all of them are or none.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NoSuchTree`]
+    /// - [`Error::UnfitTable`]: a table is empty, not from a builder, for another format, or overlaps
+    ///   another one.
+    /// - [`Error::Damaged`]: a table does not hold. Every block of each is verified before anything else.
+    /// - [`Error::Background`], [`Error::Closed`]: a flush failed.
+    /// - [`Error::Io`]
+    /// - [`Error::Poisoned`]: whether the tables are part of the tree after a reopening is unknown.
+    ///
+    /// But for the last one nothing is changed.
+    pub fn ingest(&self, id: TreeId, paths: &[impl AsRef<Path>]) -> Result<u64> {
+        let paths: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
+        self.core().ingest(id, &paths)
+    }
 }
 
 impl Core {
@@ -86,14 +120,11 @@ impl Core {
             let _held_back = (tries >= TRIES_BESIDE_WRITERS).then(|| HeldBack::new(self));
             tries += 1;
             let settled = {
-                let mut appending = self.log.lock();
-                appending.check()?;
+                let mut appending = self.lock_log_with_room(tree.id)?;
                 self.find_all(&[tree.id])?;
                 match self.redo_point_before(tree, staged, &appending) {
-                    None if appending.has_room_for(WriteBatch::marker(tree.id).bytes()) => {
-                        Ok(self.install_staged(tree, staged, &mut appending))
-                    }
-                    redo_point => Err(redo_point),
+                    None => Ok(self.install_staged(tree, staged, &mut appending)),
+                    Some(redo_point) => Err(redo_point),
                 }
             };
             let redo_point = match settled {
@@ -108,7 +139,7 @@ impl Core {
             if self.options.background == Background::Inline {
                 self.run_inline()?;
             }
-            redo_point.map_or(Ok(()), |redo_point| tree.wait_for_flush(redo_point))?;
+            tree.wait_for_flush(redo_point)?;
         }
     }
 
@@ -134,8 +165,7 @@ impl Core {
         staged: &[Staged],
         appending: &mut Appending<'_>,
     ) -> Result<(u64, bool)> {
-        let marker = WriteBatch::marker(tree.id);
-        let sequence = appending.append(marker.encoded(), marker.len());
+        let sequence = appending.append_marker(tree.id);
         let version = Arc::clone(&tree.state().version);
         let tables: Vec<_> = staged
             .iter()

@@ -61,7 +61,8 @@
 //!
 //! A `fork` begins a tree with the tables of another one, each clipped to key
 //! bounds (`table_ref`); the `sweeper` deletes a file once no tree names it. An
-//! `ingest` takes in tables that a [`table_builder`] wrote.
+//! `ingest` takes in tables that a [`table_builder`] wrote; a [`checkpoint`]
+//! links the tables of a moment elsewhere, and `restore` takes a tree over from one.
 //!
 //! After a crash, `recovery` puts all of it together again.
 
@@ -83,6 +84,7 @@ mod commit_log;
 mod file_copy;
 mod file_id;
 mod frame;
+mod layout;
 mod manifest;
 mod recovery;
 mod varint;
@@ -102,13 +104,16 @@ mod tables;
 mod version;
 
 mod background;
-mod capture;
 mod compaction;
 mod flush;
-mod fork;
 mod gate;
-mod ingest;
 mod pace;
+
+mod capture;
+pub mod checkpoint;
+mod fork;
+mod ingest;
+mod restore;
 
 mod merge;
 mod read;
@@ -118,6 +123,7 @@ mod source;
 pub mod fuzzing;
 
 pub use batch::WriteBatch;
+pub use checkpoint::CopyProgress;
 pub use engine::{Commit, Engine};
 pub use error::{Error, Result};
 pub use file_id::FileId;

@@ -1,20 +1,14 @@
 //! Opening an engine's directory.
 //!
-//! ```text
-//! LOCK        held while the engine is open
-//! log/        the commit log
-//! manifests/  one manifest a tree
-//! tables/     SSTables of all trees
-//! ```
-//!
-//! In this order: the log is sealed, so that nobody adds to it any more; manifests are read and made durable; tables that none of
-//! them names are deleted; the log is read and made durable, and each write
-//! that is beyond its tree's redo point applied to the tree's memtable, which
-//! is flushed whenever memtables outgrow their budget; a new segment is begun.
+//! In this order: the log is sealed, so that nobody adds to it any more;
+//! manifests are read and made durable; tables that none of them names are
+//! deleted; the log is read, and each write that is beyond its tree's redo
+//! point applied to the tree's memtable, which is flushed whenever memtables
+//! outgrow their budget; a new segment is begun.
 //! A crash at any point leaves what was there, to be recovered again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -30,6 +24,7 @@ use crate::core::{Admin, Core, Lag, apply_part};
 use crate::file_id::{FileId, FileIds};
 use crate::flush::{self, FlushPace};
 use crate::gate::WriteGate;
+use crate::layout::Layout;
 use crate::log_store::LogStore;
 use crate::manifest::{self, Manifest};
 use crate::retired::RetiredMemtables;
@@ -42,38 +37,15 @@ use crate::tree::TreeCore;
 use crate::version::Version;
 use crate::{Error, Options, Result, TreeId};
 
-/// The directories of an engine.
-struct Layout {
-    lock: PathBuf,
-    log: PathBuf,
-    manifests: PathBuf,
-    tables: PathBuf,
-}
-
-impl Layout {
-    fn create(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Self> {
-        let layout = Self {
-            lock: dir.join("LOCK"),
-            log: dir.join("log"),
-            manifests: dir.join("manifests"),
-            tables: dir.join("tables"),
-        };
-        for dir in [dir, &layout.log, &layout.manifests, &layout.tables] {
-            fs.create_dir_all(dir)?;
-        }
-        Ok(layout)
-    }
-
-    /// Refuses an epoch that is not greater than those of all files.
-    fn check_epoch(&self, fs: &dyn vfs::FileSystem, log: &dyn LogStore, epoch: u64) -> Result<()> {
-        let mut ids = log.list()?;
-        ids.extend(manifest::list(fs, &self.manifests)?);
-        let tables = fs.list(&self.tables)?;
-        ids.extend(tables.iter().filter_map(|name| FileId::parse(name, TABLE_EXTENSION)));
-        match ids.iter().map(|id| id.epoch).max() {
-            Some(found) if found >= epoch => Err(Error::StaleEpoch { given: epoch, found }),
-            _ => Ok(()),
-        }
+/// Refuses an epoch that is not greater than those of all files.
+fn check_epoch(layout: &Layout, fs: &dyn vfs::FileSystem, log: &dyn LogStore, epoch: u64) -> Result<()> {
+    let mut ids = log.list()?;
+    ids.extend(manifest::list(fs, &layout.manifests)?);
+    let tables = fs.list(&layout.tables)?;
+    ids.extend(tables.iter().filter_map(|name| FileId::parse(name, TABLE_EXTENSION)));
+    match ids.iter().map(|id| id.epoch).max() {
+        Some(found) if found >= epoch => Err(Error::StaleEpoch { given: epoch, found }),
+        _ => Ok(()),
     }
 }
 
@@ -93,7 +65,7 @@ pub(crate) fn open(
     })?;
     let store = store
         .unwrap_or_else(|| Arc::new(LogFiles::new(Arc::clone(&fs), &layout.log, options.log_segment_bytes)));
-    layout.check_epoch(&*fs, &*store, epoch)?;
+    check_epoch(&layout, &*fs, &*store, epoch)?;
     // From here on nobody else adds to what is read.
     store.seal_before(epoch)?;
 

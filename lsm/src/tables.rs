@@ -106,7 +106,8 @@ impl Tables {
         TableRef::new(record, table, &self.sweeper)
     }
 
-    fn path(&self, id: FileId) -> PathBuf {
+    /// Where the table `id` is.
+    pub(crate) fn path(&self, id: FileId) -> PathBuf {
         id.path(&self.dir, TABLE_EXTENSION)
     }
 

@@ -46,7 +46,7 @@ use self::turns::{Failure, Turns};
 use self::writer::{SealedSegment, SegmentNames, SegmentWriter};
 use crate::file_id::FileIds;
 use crate::log_store::LogStore;
-use crate::{Error, Options, Result};
+use crate::{Error, Options, Result, TreeId, WriteBatch};
 
 /// The largest batch, bytes: a group of one must fit a frame.
 pub(crate) const BATCH_BYTES_MAX: usize = 512 << 20;
@@ -303,6 +303,19 @@ impl Appending<'_> {
         self.gathered.next_sequence += count as u64;
         self.log.gathered_bytes.store(self.gathered.group.len(), Ordering::Release);
         first_sequence
+    }
+
+    /// Appends a write to `tree` that changes nothing, for its sequence number's sake, which it returns.
+    ///
+    /// REQUIRES: as [`Appending::append`].
+    pub(crate) fn append_marker(&mut self, tree: TreeId) -> u64 {
+        let marker = WriteBatch::marker(tree);
+        self.append(marker.encoded(), marker.len())
+    }
+
+    /// Makes the next sequence number greater than `sequence`.
+    pub(crate) fn raise_above(&mut self, sequence: u64) {
+        self.gathered.next_sequence = self.gathered.next_sequence.max(sequence + 1);
     }
 
     /// Publishes what was appended as applied.

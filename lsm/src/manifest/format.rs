@@ -97,6 +97,17 @@ pub(crate) struct Edit {
 }
 
 impl TreeRecord {
+    /// A tree that holds writes up to `redo_point`, in these tables.
+    pub(crate) fn of<'a>(
+        tree: TreeId,
+        format: &TreeFormat,
+        redo_point: u64,
+        tables: impl Iterator<Item = &'a TableRecord>,
+    ) -> Self {
+        let tables = tables.map(|table| (table.id, table.clone())).collect();
+        Self { tree, format: format.clone(), redo_point, dropped_at: None, tables }
+    }
+
     pub(super) fn apply(&mut self, edit: &Edit) -> Result<(), Damage> {
         self.redo_point = self.redo_point.max(edit.redo_point);
         self.dropped_at = edit.dropped_at.or(self.dropped_at);

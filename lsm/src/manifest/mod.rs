@@ -126,7 +126,7 @@ pub(crate) fn recover(
         }
         // Names come in byte order, which is that of creation.
         let Some(id) = FileId::parse(&name, EXTENSION) else { continue };
-        let record = read(&**fs, &id.path(dir, EXTENSION), id)?;
+        let record = read_durably(&**fs, &id.path(dir, EXTENSION), id)?;
         let (fs, dir, ids) = (Arc::clone(fs), dir.to_owned(), Arc::clone(ids));
         let newer = Manifest { fs, dir, ids, record, file: Some(id), frames: None };
         if let Some(older) = found.insert(newer.record.tree, newer) {
@@ -141,12 +141,35 @@ pub(crate) fn list(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<FileId>> 
     Ok(fs.list(dir)?.iter().filter_map(|name| FileId::parse(name, EXTENSION)).collect())
 }
 
+/// What the manifests in `dir` say, the newest of each tree; nothing is changed. In tree order.
+pub(crate) fn records(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<TreeRecord>> {
+    let mut found = BTreeMap::new();
+    let mut ids = list(fs, dir)?;
+    ids.sort_unstable();
+    for id in ids {
+        let path = id.path(dir, EXTENSION);
+        let (record, _) = read(fs.open(&path, Access::Read)?, &path, id)?;
+        found.insert(record.tree, record);
+    }
+    Ok(found.into_values().collect())
+}
+
 /// What the manifest at `path` says, made durable.
-fn read(fs: &dyn vfs::FileSystem, path: &Path, id: FileId) -> Result<TreeRecord> {
-    const INCOMPLETE: Damage = Damage("a manifest has no snapshot");
+fn read_durably(fs: &dyn vfs::FileSystem, path: &Path, id: FileId) -> Result<TreeRecord> {
     let file = fs.open(path, Access::ReadWrite)?;
-    let mut reader = FrameReader::open(Arc::clone(&file), path, id, &[PRELUDE, PRELUDE_V1])?
-        .ok_or_else(|| INCOMPLETE.at(path, 0))?;
+    let (record, edits) = read(Arc::clone(&file), path, id)?;
+    if edits > 0 {
+        // The last edit may have been read from the system's memory only, and files go on its word.
+        file.sync()?;
+    }
+    Ok(record)
+}
+
+/// What the manifest in `file`, at `path`, says, and in how many edits.
+fn read(file: Arc<dyn vfs::File>, path: &Path, id: FileId) -> Result<(TreeRecord, usize)> {
+    const INCOMPLETE: Damage = Damage("a manifest has no snapshot");
+    let reader = FrameReader::open(file, path, id, &[PRELUDE, PRELUDE_V1])?;
+    let mut reader = reader.ok_or_else(|| INCOMPLETE.at(path, 0))?;
     let prelude = reader.prelude();
     let snapshot = reader.next()?.ok_or_else(|| INCOMPLETE.at(path, 0))?;
     let decoded = TreeRecord::decode(snapshot, prelude);
@@ -157,11 +180,7 @@ fn read(fs: &dyn vfs::FileSystem, path: &Path, id: FileId) -> Result<TreeRecord>
         applied.map_err(|damage| reader.damage(damage))?;
         edits += 1;
     }
-    if edits > 0 {
-        // The last edit may have been read from the system's memory only, and files go on its word.
-        file.sync()?;
-    }
-    Ok(record)
+    Ok((record, edits))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "one test binary has no outside")]
 
+mod checkpoint;
 mod engine;
 mod fork;
 mod history;
@@ -10,6 +11,7 @@ mod measure;
 mod merges;
 mod metamorphic;
 mod power_cut;
+mod power_cut_trees;
 mod pressure;
 mod seeds;
 mod threads;
