@@ -188,8 +188,10 @@ impl Core {
         self.log.lock().check()?;
         self.check_new(&admin, id)?;
         let operator = self.options.merge_operator(id, &format)?;
-        // Whatever the log holds so far is not this tree's.
+        // Whatever the log holds so far is not this tree's. A redo point is durable in the log before it
+        // stands in a manifest, so that a recovery can tell when the log has lost its end.
         let redo_point = self.log.applied();
+        self.wait_durable(redo_point)?;
         let record = TreeRecord { tree: id, format, redo_point, dropped_at: None, tables: BTreeMap::new() };
         let tree = Arc::new(TreeCore::new(self.create_manifest(record)?, Version::default(), operator));
         self.trees.write().insert(id, Arc::clone(&tree));

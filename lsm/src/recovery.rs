@@ -19,8 +19,9 @@ use crate::batch::Operations;
 use crate::commit_log::CommitLog;
 use crate::commit_log::files::LogFiles;
 use crate::commit_log::replay::{Place, Replayed, replay};
-use crate::commit_log::segment::Record;
+use crate::commit_log::segment::{EXTENSION, Record};
 use crate::core::{Admin, Core, Lag, apply_part};
+use crate::error::Damage;
 use crate::file_id::{FileId, FileIds};
 use crate::flush::{self, FlushPace};
 use crate::gate::WriteGate;
@@ -79,6 +80,7 @@ pub(crate) fn open(
 
     let known = live.iter().chain(&dropped).map(|manifest| manifest.record().sequence_max());
     let known_sequence = known.max().unwrap_or(0);
+    let redo_point = live.iter().map(|manifest| manifest.record().redo_point).max().unwrap_or(0);
     let mut recovered = Recovery {
         budget: options.memtable_bytes_max / 2,
         dropped: dropped.iter().map(|manifest| manifest.record().tree).collect(),
@@ -87,6 +89,7 @@ pub(crate) fn open(
         memtable_bytes: 0,
     };
     let replayed = recovered.replay_log(&*store)?;
+    check_log_end(&replayed, redo_point, &layout.log)?;
     let (trees, memtable_bytes) = (recovered.trees, recovered.memtable_bytes);
     tables.sweeper().sweep();
 
@@ -113,6 +116,19 @@ pub(crate) fn open(
         lag: Lag::default(),
         running_inline: Mutex::new(()),
     })
+}
+
+/// Verifies that the log reaches as far as the greatest of the trees' redo
+/// points, up to which it was durable before tables were. Where it does not, its
+/// last frame was not torn by a power cut: to go on would leave batches half there.
+fn check_log_end(replayed: &Replayed, redo_point: u64, log_dir: &Path) -> Result<()> {
+    match replayed.segments.back() {
+        Some(last) if replayed.last_sequence < redo_point => {
+            let file = last.id.path(log_dir, EXTENSION);
+            Err(Damage("the log ends before what is in tables").at(&file, last.bytes))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open_trees(

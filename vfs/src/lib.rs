@@ -119,6 +119,21 @@ pub trait File: Send + Sync + fmt::Debug {
     /// nothing: the caller stops writing to this file.
     fn sync(&self) -> Result<()>;
 
+    /// Writes every byte again where it is, and syncs. Where a sync failed, be it
+    /// that of a process before this one, the system may believe that the disk
+    /// has what only memory holds; who goes on what it reads makes it true first.
+    fn sync_anew(&self) -> Result<()> {
+        const PIECE_BYTES: u64 = 1 << 20;
+        let len = self.len()?;
+        let mut buffer = Vec::new();
+        for offset in (0..len).step_by(usize::try_from(PIECE_BYTES).expect("small")) {
+            buffer.resize(usize::try_from(PIECE_BYTES.min(len - offset)).expect("small"), 0);
+            self.read_exact_at(&mut buffer, offset)?;
+            self.write_all_at(&[IoSlice::new(&buffer)], offset)?;
+        }
+        self.sync()
+    }
+
     /// Cuts or extends the file to `len`.
     fn set_len(&self, len: u64) -> Result<()>;
 

@@ -25,6 +25,7 @@ mod names;
 mod random;
 mod survival;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +55,30 @@ struct State {
     names: Names,
     /// Bytes that all files use.
     used: Arc<AtomicU64>,
+    watch: Option<Watch>,
+}
+
+/// Somebody to tell of each operation.
+#[derive(Clone)]
+struct Watch(Arc<Watcher>);
+
+type Watcher = dyn Fn(&SimulatedFileSystem, u64) + Send + Sync;
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+/// Tells the watch of the operation that comes next.
+fn announce(state: &Arc<Mutex<State>>) {
+    let (watch, number) = {
+        let state = state.lock();
+        (state.watch.clone(), state.gate.operation_count)
+    };
+    if let Some(Watch(watch)) = watch {
+        watch(&SimulatedFileSystem { state: Arc::clone(state) }, number);
+    }
 }
 
 impl State {
@@ -90,18 +115,29 @@ impl SimulatedFileSystem {
         self.state.lock().gate.operation_count
     }
 
+    /// Calls `watch` with this file system and the number of each counted
+    /// operation from now on, before it is done, in the thread that does it. It
+    /// may look, plan faults, and ask what a power cut would leave.
+    pub fn watch(&self, watch: impl Fn(&Self, u64) + Send + Sync + 'static) {
+        self.state.lock().watch = Some(Watch(Arc::new(watch)));
+    }
+
     /// Takes the power away and returns the file system as it is found
     /// afterwards: everything on it durable, nobody holding a lock, no faults
-    /// planned, the count of operations 0.
+    /// planned, nobody watching, the count of operations 0.
     ///
     /// This one and its open files fail from now on. Asking again, with another
     /// seed, draws another outcome of the same cut.
     pub fn power_cut(&self, seed: u64) -> Self {
-        let mut state = self.state.lock();
-        state.gate.dead = true;
+        self.state.lock().gate.dead = true;
+        self.image(seed)
+    }
+
+    /// What [`SimulatedFileSystem::power_cut`] would return now; the power stays.
+    pub fn image(&self, seed: u64) -> Self {
         let used = Arc::default();
-        let names = state.names.cut(&mut SplitMix64::new(seed), &used);
-        Self { state: Arc::new(Mutex::new(State { gate: Gate::default(), names, used })) }
+        let names = self.state.lock().names.cut(&mut SplitMix64::new(seed), &used);
+        Self { state: Arc::new(Mutex::new(State { names, used, ..State::default() })) }
     }
 
     /// Flips bit `bit` (0 to 7) of the byte at `offset` of the file at `path`, in
@@ -123,6 +159,7 @@ impl SimulatedFileSystem {
         path: &Path,
         change: impl FnOnce(&mut State) -> io::Result<T>,
     ) -> Result<T> {
+        announce(&self.state);
         let outcome = self.state.lock().perform(operation, change);
         outcome.map_err(|source| Error::new(verb, path, source))
     }
@@ -202,6 +239,7 @@ impl FileSystem for SimulatedFileSystem {
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         let failed = |source| Error::new("sync directory", dir, source);
+        announce(&self.state);
         let mut state = self.state.lock();
         let fate = state.gate.begin(Operation::Sync).map_err(failed)?;
         let directory = state.names.directory(dir).map_err(failed)?;

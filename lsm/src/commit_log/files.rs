@@ -61,12 +61,12 @@ impl LogFiles {
 
 impl LogStore for LogFiles {
     fn seal_before(&self, _epoch: u64) -> Result<()> {
-        // What is read from the system's memory may not be on the disk yet, and what is applied is soon seen
-        // by readers and written to tables. Only the last segment that was written can be concerned, and one
-        // behind it whose creation was cut short.
+        // What is read from the system's memory may not be on the disk, not even where a sync succeeds now, if
+        // one failed before; and what is applied is soon seen by readers and written to tables. Only the last
+        // segment that was written can be concerned, and one behind it whose creation was cut short.
         let ids = self.list()?;
         for id in ids.into_iter().rev().take(2) {
-            self.fs.open(&self.path(id), Access::ReadWrite)?.sync()?;
+            self.fs.open(&self.path(id), Access::ReadWrite)?.sync_anew()?;
         }
         Ok(())
     }

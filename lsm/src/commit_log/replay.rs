@@ -87,31 +87,35 @@ struct OpenSegment {
     reader: Box<dyn LogSegmentReader>,
 }
 
-/// Opens all segments. The last one goes if its creation was cut short: it never held a record.
+/// Opens all segments. Those at the end that hold nothing go: their creation was cut short, or the
+/// removal of one that could not be created, and no record was ever in them.
 fn open_segments(store: &dyn LogStore) -> Result<Vec<OpenSegment>> {
     let ids = list(store)?;
     let mut segments = Vec::with_capacity(ids.len());
-    for (at, &id) in ids.iter().enumerate() {
-        let mut reader = store.read(id)?;
-        let first = match &mut reader {
-            Some(reader) => reader.next()?.map(Descriptor::decode),
-            None => None,
+    let mut empty = Vec::new();
+    for id in ids {
+        let Some((reader, descriptor)) = open_segment(store, id)? else {
+            empty.push(id);
+            continue;
         };
-        match (reader, first) {
-            (Some(reader), Some(Ok(descriptor))) if descriptor.first_sequence > 0 => {
-                segments.push(OpenSegment { id, descriptor, reader });
-            }
-            (Some(reader), Some(_)) => {
-                return Err(Damage("a segment does not describe itself").at(reader.path(), 0));
-            }
-            _ if at + 1 == ids.len() => store.remove(id)?,
-            _ => {
-                let name = id.path(Path::new(""), EXTENSION);
-                return Err(Damage("a segment holds nothing and is not the last one").at(&name, 0));
-            }
+        if let Some(id) = empty.first() {
+            let name = id.path(Path::new(""), EXTENSION);
+            return Err(Damage("a segment holds nothing and is not the last one").at(&name, 0));
         }
+        segments.push(OpenSegment { id, descriptor, reader });
     }
+    empty.into_iter().rev().try_for_each(|id| store.remove(id))?;
     Ok(segments)
+}
+
+/// A segment's reader and description; `None` if it has none.
+fn open_segment(store: &dyn LogStore, id: FileId) -> Result<Option<(Box<dyn LogSegmentReader>, Descriptor)>> {
+    let Some(mut reader) = store.read(id)? else { return Ok(None) };
+    let Some(first) = reader.next()? else { return Ok(None) };
+    match Descriptor::decode(first) {
+        Ok(descriptor) if descriptor.first_sequence > 0 => Ok(Some((reader, descriptor))),
+        _ => Err(Damage("a segment does not describe itself").at(reader.path(), 0)),
+    }
 }
 
 impl OpenSegment {

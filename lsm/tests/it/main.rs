@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod engine;
+mod faults;
 mod fork;
 mod history;
 mod ingest;

@@ -1,248 +1,139 @@
-//! Power cuts at every operation of a workload, and during the recovery after it.
+//! Power cuts before every write, rename, sync, creation and removal of a
+//! workload, its recoveries among them, and within the recovery from each cut.
 //!
-//! The workload writes numbered batches, each to several trees, and flushes,
-//! compacts, creates and drops trees and rotates the log meanwhile, all in one
-//! thread, so that an operation has the same number in every run. After a cut
-//! the engine must hold exactly the first `k` batches, whole, with `k` at least
-//! the last one acknowledged and at most the last one written.
+//! The file system tells of each operation before it is done: then and there
+//! the test takes what a cut would leave, under one draw or several of what
+//! survives, and recovers that. So a workload runs once, whatever the number of
+//! its operations.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use lsm::{Engine, KeyRange, Options, Result, Tree, TreeFormat, TreeId, WriteBatch};
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
+use lsm::{Background, Options};
 use vfs::SimulatedFileSystem;
-use vfs::simulated::FaultPlan;
 
 use crate::engine::inline_options;
+use crate::history::model::Transcript;
+use crate::history::recovered::{Reached, go_on, verify};
+use crate::history::settings::Settings;
+use crate::history::subject::{Checked, Failure, Progress, Subject};
+use crate::history::workload::workload;
+use crate::seeds::seed_factor;
 
-const DIR: &str = "/engine";
-const BATCHES: u64 = 120;
-/// The trees that every batch writes to.
-const TREES: [TreeId; 2] = [TreeId(1), TreeId(2)];
-/// Each lives for some batches only.
-const PASSING: u64 = 100;
+/// The epoch of the first recovery: past that of every opening of the workload.
+const RECOVERY_EPOCH: u64 = 1000;
 
-type Map = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn options() -> Options {
-    Options { log_bytes_max: 12 << 10, l0_compaction_trigger: 2, ..inline_options() }
+/// Small enough that a few batches rotate the log, and a few more fill a level.
+pub fn options() -> Options {
+    Options {
+        log_bytes_max: 12 << 10,
+        l0_compaction_trigger: 2,
+        level_bytes_base: 8 << 10,
+        ..inline_options()
+    }
 }
 
-fn open(fs: &SimulatedFileSystem, epoch: u64) -> Result<Engine> {
-    Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, options())
+/// Cuts, and what they found.
+struct Sweep {
+    seed: u64,
+    /// Draws of what survives, for each cut.
+    draws: u64,
+    expected: Transcript,
+    progress: Mutex<Arc<Progress>>,
+    cuts: AtomicU64,
+    nested_cuts: AtomicU64,
+    failure: Mutex<Option<String>>,
 }
 
-/// The batch of a number, as writes to the engine and to a map of each tree.
-fn batch(number: u64, maps: &mut [Map; 2]) -> WriteBatch {
-    let mut random = SmallRng::seed_from_u64(number);
-    let mut batch = WriteBatch::new();
-    for (id, map) in TREES.into_iter().zip(maps) {
-        let mut put = |key: &[u8], value: &[u8]| {
-            batch.put(id, key, value);
-            map.insert(key.to_vec(), value.to_vec());
-        };
-        put(b"number", &number.to_be_bytes());
-        for _ in 0..4 {
-            let key = format!("{:02}", random.random_range(0..40));
-            put(key.as_bytes(), &[number.to_le_bytes()[0]; 150]);
+impl Sweep {
+    /// What a cut before an operation leaves is recovered.
+    fn cut(&self, fs: &SimulatedFileSystem, number: u64) {
+        let cut = self.cuts.fetch_add(1, Ordering::Relaxed);
+        for draw in 0..self.draws {
+            if self.failure.lock().expect("nobody panics with it").is_some() {
+                return;
+            }
+            let survival = self.seed << 40 | cut << 8 | draw;
+            if let Err(failure) = self.recover(fs, survival) {
+                let what = format!(
+                    "seed {}, cut {cut} before operation {number}, draw {draw}: {failure}",
+                    self.seed
+                );
+                self.failure.lock().expect("nobody panics with it").get_or_insert(what);
+            }
         }
-        let key = format!("{:02}", random.random_range(0..40));
-        if random.random_bool(0.3) {
-            let end = format!("{key}~");
-            batch.delete_range(id, key.as_bytes(), end.as_bytes());
-            map.retain(|other, _| *other < key.clone().into_bytes() || *other >= end.clone().into_bytes());
+    }
+
+    fn recover(&self, fs: &SimulatedFileSystem, survival: u64) -> Checked<()> {
+        let reached = Reached::by(&self.progress.lock().expect("nobody panics with it"));
+        let image = fs.image(survival);
+        // One more cut, anywhere within the recovery: each operation takes the place of those before it with
+        // a chance that makes all equally likely (Vitter, "Random Sampling with a Reservoir", TOMS 1985).
+        let within = Arc::new(Mutex::new(None));
+        let taken = Arc::clone(&within);
+        image.watch(move |fs, number| {
+            if scrambled(survival ^ number << 32).is_multiple_of(number + 1) {
+                *taken.lock().expect("nobody panics with it") = Some((number, fs.image(survival)));
+            }
+        });
+        let engine = verify(&image, RECOVERY_EPOCH, &options(), &self.expected, reached)?;
+        let second = within.lock().expect("nobody panics with it").take();
+        if survival.is_multiple_of(7) {
+            go_on(&image, engine, RECOVERY_EPOCH + survival % 2, &options())?;
         } else {
-            batch.delete(id, key.as_bytes());
-            map.remove(key.as_bytes());
+            drop(engine);
         }
+        let Some((again, second)) = second else { return Ok(()) };
+        self.nested_cuts.fetch_add(1, Ordering::Relaxed);
+        // Under other options than those before.
+        let options = Settings::new(Background::Inline, survival).draw();
+        verify(&second, RECOVERY_EPOCH + 2, &options, &self.expected, reached).map(drop).map_err(|failure| {
+            Failure::Wrong(format!("cut again before operation {again} of the recovery: {failure}"))
+        })
     }
-    batch
 }
 
-/// What is known when the power goes.
-#[derive(Default)]
-struct Progress {
-    created: bool,
-    /// The last batch that was acknowledged.
-    acknowledged: u64,
-    /// The last batch that was given to the engine.
-    written: u64,
+/// A number that looks random (the finalizer of SplitMix64).
+fn scrambled(number: u64) -> u64 {
+    let mixed = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb) >> 20
 }
 
-/// Runs the workload on the engine that `fs` holds, or none yet, from the batch behind `from` on.
-fn work(fs: &SimulatedFileSystem, epoch: u64, from: u64, until: u64, progress: &mut Progress) -> Result<()> {
-    let engine = open(fs, epoch)?;
-    for id in TREES {
-        if engine.tree(id).is_none() {
-            engine.create_tree(id, TreeFormat::default())?;
-        }
-    }
-    progress.created = true;
-    let mut maps = Default::default();
-    let mut held = None;
-    for number in from + 1..=until {
-        let commit = {
-            progress.written = number;
-            engine.write(batch(number, &mut maps))?
-        };
-        // Some batches share a sync with those before.
-        if !number.is_multiple_of(3) {
-            commit.wait()?;
-            progress.acknowledged = number;
-        }
-        match number % 12 {
-            1 => drop(engine.create_tree(TreeId(PASSING + number), TreeFormat::default())?),
-            2..=7 => {
-                let passing = TreeId(PASSING + number / 12 * 12 + 1);
-                if engine.tree(passing).is_some() {
-                    let mut more = WriteBatch::new();
-                    more.put(passing, b"k", &[7; 300]);
-                    engine.write(more)?.wait()?;
-                    progress.acknowledged = number;
-                }
-            }
-            8 => engine.drop_tree(TreeId(PASSING + number / 12 * 12 + 1))?,
-            // One tree of a batch that nobody has synced.
-            9 => {
-                held = Some(engine.snapshot());
-                tree(&engine, number / 12).flush()?;
-            }
-            10 => tree(&engine, number).flush()?,
-            11 if number % 24 == 11 => tree(&engine, number / 2).compact()?,
-            11 => held = None,
-            _ => {}
-        }
-    }
-    drop(held);
-    engine.close()?;
-    progress.acknowledged = until;
-    Ok(())
-}
-
-fn tree(engine: &Engine, number: u64) -> Tree {
-    engine.tree(TREES[usize::from(number.is_multiple_of(2))]).expect("exists")
-}
-
-fn contents(tree: &Tree, engine: &Engine) -> Map {
-    let mut iter = tree.iter(&engine.snapshot(), KeyRange::default());
-    let mut map = Map::new();
-    while iter.next().expect("readable") {
-        map.insert(iter.key().to_vec(), iter.value().to_vec());
-    }
-    map
-}
-
-/// The maps after each batch.
-fn history() -> Vec<[Map; 2]> {
-    let mut maps: [Map; 2] = Default::default();
-    let mut history = vec![maps.clone()];
-    for number in 1..=2 * BATCHES {
-        batch(number, &mut maps);
-        history.push(maps.clone());
-    }
-    history
-}
-
-/// Opens what a cut left and verifies it. Returns the last batch that is there.
-fn verify(
-    fs: &SimulatedFileSystem,
-    epoch: u64,
-    progress: &Progress,
-    history: &[[Map; 2]],
-    what: &str,
-) -> u64 {
-    let engine = open(fs, epoch).unwrap_or_else(|error| panic!("{what}: {error}"));
-    if !progress.created {
-        return 0;
-    }
-    let maps = TREES.map(|id| {
-        let tree = engine.tree(id).unwrap_or_else(|| panic!("{what}: tree {} is lost", id.0));
-        contents(&tree, &engine)
+/// Cuts at every operation of a workload. Returns how many times.
+fn sweep(seed: u64, rounds: usize, draws: u64) -> u64 {
+    let steps = workload(seed, rounds);
+    let sweep = Arc::new(Sweep {
+        seed,
+        draws,
+        expected: Transcript::of(&steps),
+        progress: Mutex::default(),
+        cuts: AtomicU64::new(0),
+        nested_cuts: AtomicU64::new(0),
+        failure: Mutex::new(None),
     });
-    let number = maps[0]
-        .get(&b"number"[..])
-        .map_or(0, |number| u64::from_be_bytes(number.as_slice().try_into().expect("eight bytes")));
-    assert!(
-        (progress.acknowledged..=progress.written).contains(&number),
-        "{what}: batch {number} is the last one, {} was acknowledged and {} written",
-        progress.acknowledged,
-        progress.written,
-    );
-    let expected = &history[usize::try_from(number).expect("small")];
-    assert!(maps == *expected, "{what}: the trees are not as after batch {number}");
-    number
-}
-
-/// Cuts at each `stride`-th operation, with `seed` deciding what survives.
-fn sweep(seed: u64, stride: u64) {
-    let history = history();
-    let whole = SimulatedFileSystem::new();
-    work(&whole, 1, 0, BATCHES, &mut Progress::default()).expect("nothing fails");
-    let operations = whole.operation_count();
-    let mut cuts = 0;
-    for cut_at in (seed % stride..operations).step_by(usize::try_from(stride).expect("small")) {
-        let fs = SimulatedFileSystem::new();
-        fs.set_faults(FaultPlan { cut_at: Some(cut_at), ..FaultPlan::default() });
-        let mut progress = Progress::default();
-        // What fails last may be the close, after everything was acknowledged.
-        let _cut = work(&fs, 1, 0, BATCHES, &mut progress);
-        let fs = fs.power_cut(seed ^ cut_at);
-        cuts += 1;
-
-        // Again, while recovering: whatever was there stays there.
-        let what = format!("seed {seed}, cut at {cut_at}");
-        let recovering = fs.power_cut(0);
-        let before = recovering.operation_count();
-        drop(open(&recovering, 2).unwrap_or_else(|error| panic!("{what}: {error}")));
-        let recovery_operations = (recovering.operation_count() - before).max(1);
-        let second_cut = (seed.wrapping_mul(31) + cut_at * 7) % recovery_operations;
-        let fs = fs.power_cut(0);
-        fs.set_faults(FaultPlan { cut_at: Some(fs.operation_count() + second_cut), ..FaultPlan::default() });
-        drop(open(&fs, 2));
-        let fs = fs.power_cut(seed + cut_at);
-        cuts += 1;
-
-        let what = format!("{what}, then at {second_cut} of the recovery");
-        let last = verify(&fs, 3, &progress, &history, &what);
-        if cut_at % 16 == 0 && progress.created {
-            // What was recovered can be written to, and recovered again.
-            let mut progress = Progress { acknowledged: last, ..Progress::default() };
-            work(&fs, 4, last, last + 30, &mut progress).unwrap_or_else(|error| panic!("{what}: {error}"));
-            verify(&fs.power_cut(seed), 5, &progress, &history, &what);
-        }
+    let watching = Arc::clone(&sweep);
+    let settings = Settings::Fixed(options());
+    let mut subject = Subject::watched(settings, move |fs, number| watching.cut(fs, number));
+    *sweep.progress.lock().expect("nobody panics with it") = Arc::clone(&subject.progress);
+    let ran = subject.run(&steps, &sweep.expected);
+    let failure = sweep.failure.lock().expect("nobody panics with it").take();
+    if let Some(failure) = failure {
+        panic!("{failure}");
     }
-    println!("seed {seed}: {cuts} cuts over {operations} operations");
-    assert!(cuts > 100);
+    ran.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+    let (cuts, nested) = (sweep.cuts.load(Ordering::Relaxed), sweep.nested_cuts.load(Ordering::Relaxed));
+    println!("seed {seed}: {cuts} cuts, {draws} draws of each, {nested} cuts within a recovery");
+    cuts
 }
 
 #[test]
 fn no_cut_loses_an_acknowledged_batch_or_halves_another() {
-    sweep(1, 1);
+    let cuts = sweep(1, 84, 1);
+    assert!(cuts > 2500, "the workload has only {cuts} operations");
 }
 
 #[test]
-#[ignore = "takes minutes: more outcomes of each cut"]
-fn no_cut_loses_anything_under_many_seeds() {
-    for seed in 2..30 {
-        sweep(seed, 1);
-    }
-}
-
-#[test]
-fn no_failing_operation_loses_an_acknowledged_batch() {
-    let history = history();
-    let whole = SimulatedFileSystem::new();
-    work(&whole, 1, 0, BATCHES, &mut Progress::default()).expect("nothing fails");
-    for fail_at in 0..whole.operation_count() {
-        let fs = SimulatedFileSystem::new();
-        fs.set_faults(FaultPlan { fail_at: Some(fail_at), ..FaultPlan::default() });
-        let mut progress = Progress::default();
-        // The engine may be unable to go on, or get by.
-        let _failed = work(&fs, 1, 0, BATCHES, &mut progress);
-        fs.set_faults(FaultPlan::default());
-        verify(&fs.power_cut(fail_at), 2, &progress, &history, &format!("failure at {fail_at}"));
-    }
+fn no_draw_of_what_survives_a_cut_matters() {
+    let cuts: u64 = (2..2 + seed_factor()).map(|seed| sweep(seed, 24, 3)).sum();
+    assert!(cuts > 700 * seed_factor(), "the workloads have only {cuts} operations");
 }

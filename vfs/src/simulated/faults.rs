@@ -3,9 +3,14 @@
 //! Every operation passes the [`Gate`], which counts it and says what becomes
 //! of it. The count is how a test finds every point at which power can go:
 //! it runs its workload once, reads [`operation_count`], and runs it again
-//! for each number below with [`FaultPlan::cut_at`].
+//! for each number below with [`FaultPlan::cut_at`]. Or it runs it once, and
+//! [watches] the operations: before each it takes the [image] that a cut would
+//! leave. What a cut during an operation leaves, a cut before it or before the
+//! next one leaves, too.
 //!
 //! [`operation_count`]: crate::SimulatedFileSystem::operation_count
+//! [watches]: crate::SimulatedFileSystem::watch
+//! [image]: crate::SimulatedFileSystem::image
 
 use std::io;
 

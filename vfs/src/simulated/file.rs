@@ -9,9 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::State;
 use super::faults::{Fate, Operation, power_is_off};
 use super::inode::Inode;
+use super::{State, announce};
 use crate::{Access, Error, File, FileLock, Result};
 
 pub(super) struct SimulatedFile {
@@ -38,6 +38,9 @@ impl SimulatedFile {
 
     /// Changes the file, given the disk's capacity; a read-only handle gets `refusal`.
     fn change(&self, refusal: Errno, change: impl FnOnce(&Inode, u64) -> io::Result<()>) -> io::Result<()> {
+        if self.access == Access::ReadWrite {
+            announce(&self.state);
+        }
         let mut state = self.state.lock();
         if self.access == Access::Read {
             state.gate.check_power()?;
@@ -81,6 +84,7 @@ impl File for SimulatedFile {
     }
 
     fn sync(&self) -> Result<()> {
+        announce(&self.state);
         let mut state = self.state.lock();
         let fate = state.gate.begin(Operation::Sync).map_err(self.failed("sync"))?;
         let mut content = self.inode.content.lock();

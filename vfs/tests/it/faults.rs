@@ -72,6 +72,23 @@ fn a_failed_sync_loses_what_readers_still_see() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_memory_can_be_synced_anew() {
+    let fs = SimulatedFileSystem::new();
+    let file = fs.create(Path::new("/a")).unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
+    let bytes = vec![7; (2 << 20) + 5];
+    write(&*file, &bytes, 0).unwrap();
+    plan(&fs, |plan| plan.failing = vec![Operation::Sync]);
+    assert!(file.sync().is_err());
+    assert!(file.sync_anew().is_err());
+    plan(&fs, |_| {});
+    file.sync_anew().unwrap();
+    for seed in 0..10 {
+        assert!(content(&fs.power_cut(seed), Path::new("/a")).unwrap() == bytes, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_full_disk_takes_what_fits_and_room_comes_back() {
     let fs = SimulatedFileSystem::new();
     plan(&fs, |plan| plan.capacity_bytes = Some(10));

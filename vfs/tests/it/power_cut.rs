@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use vfs::simulated::FaultPlan;
 use vfs::{Access, FileSystem, SimulatedFileSystem};
@@ -205,4 +206,25 @@ fn what_was_answered_while_power_went_is_there() {
             assert!(content.len() >= answered && content[..answered].iter().all(|byte| *byte == 1));
         }
     }
+}
+
+#[test]
+fn who_watches_sees_what_a_cut_before_each_operation_would_leave() {
+    let fs = SimulatedFileSystem::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let watched = Arc::clone(&seen);
+    fs.watch(move |fs, number| {
+        let image = fs.image(number);
+        watched.lock().unwrap().push((number, fs.operation_count(), found(&image, "/a")));
+    });
+    let file = fs.create(Path::new("/a")).unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
+    write(&*file, b"synced", 0).unwrap();
+    file.sync().unwrap();
+    fs.remove(Path::new("/a")).unwrap();
+    let seen = seen.lock().unwrap().clone();
+    let numbers: Vec<_> = seen.iter().map(|(number, count, _)| (*number, *count)).collect();
+    assert_eq!(numbers, [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!((&seen[0].2, &seen[2].2, &seen[4].2), (&None, &Some(Vec::new()), &Some(b"synced".to_vec())));
+    assert!(!fs.exists(Path::new("/a")).unwrap(), "the power never went");
 }

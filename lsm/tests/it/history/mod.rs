@@ -6,12 +6,15 @@
 //! Chen et al., "Metamorphic Testing", HKUST 1998). A history that fails is
 //! shrunk before it is shown.
 
+mod appending;
 pub mod choices;
-mod model;
+pub mod model;
+pub mod recovered;
 pub mod settings;
 mod shrink;
 pub mod step;
-mod subject;
+pub mod subject;
+pub mod workload;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,6 +23,7 @@ use lsm::Background;
 use self::model::Transcript;
 use self::settings::Settings;
 use self::step::Step;
+use self::subject::Subject;
 
 /// Goes through `steps` once with each of `backgrounds`, under options drawn from `seed`.
 ///
@@ -41,9 +45,11 @@ pub fn check(seed: u64, steps: &[Step], backgrounds: &[Background]) {
     }
 }
 
-/// As [`subject::run`], a panic being a failure too.
+/// Goes through a history; a panic is a failure too.
 fn run(steps: &[Step], expected: &Transcript, settings: Settings) -> Result<(), String> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| subject::run(steps, expected, settings)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        Subject::new(settings).run(steps, expected).map_err(|failure| failure.to_string())
+    }));
     outcome.unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().cloned();
         let message = message.or_else(|| panic.downcast_ref::<&str>().map(|&message| message.to_owned()));

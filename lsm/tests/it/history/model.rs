@@ -1,10 +1,11 @@
 //! What a history must show: every tree a `BTreeMap`, kept whole at every write.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::step::{
-    Change, EXPIRED, Ending, ITERATORS, Move, SNAPSHOTS, Span, Step, TREES, TreeKind, View, Write,
+    Change, Child, EXPIRED, Ending, ITERATORS, Move, NEW, OLD, Role, SNAPSHOTS, Span, Step, TREES, TreeKind,
+    View, Write,
 };
 
 pub type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -25,15 +26,21 @@ pub enum Outcome {
 }
 
 /// The trees at one moment, by id. One that is not there is empty.
-#[derive(Clone, Default)]
-pub struct Moment(BTreeMap<u64, Rc<Map>>);
+#[derive(Clone, Debug, Default)]
+pub struct Moment(BTreeMap<u64, Arc<Map>>);
 
 impl Moment {
     /// What a reader of the tree sees.
     pub fn entries(&self, tree: PlacedTree) -> Vec<Entry> {
         let map = self.0.get(&tree.id).into_iter().flat_map(|map| map.iter());
-        let shown = map.filter(|(_, value)| !tree.hides(value));
-        shown.map(|(key, value)| (key.clone(), value.clone())).collect()
+        map.filter_map(|(key, value)| Some((key.clone(), tree.shown(value)?))).collect()
+    }
+
+    fn fork(&mut self, parent: u64, child: &Child) {
+        let Some(parent) = self.0.get(&parent) else { return };
+        let mut map = Map::clone(parent);
+        map.retain(|key, _| *key >= child.start && (child.end.is_empty() || *key < child.end));
+        self.0.insert(child.id, Arc::new(map));
     }
 }
 
@@ -45,30 +52,58 @@ pub struct PlacedTree {
 }
 
 impl PlacedTree {
-    /// Whether a reader takes this value for absent.
-    pub fn hides(self, value: &[u8]) -> bool {
-        self.kind.expires && value.first() == Some(&EXPIRED)
+    /// What a reader takes this value for: none if it is expired, and what is old for new.
+    pub fn shown(self, value: &[u8]) -> Option<Vec<u8>> {
+        match value {
+            [EXPIRED, ..] if self.kind.role == Role::Expiring => None,
+            [OLD, rest @ ..] if self.kind.role == Role::Expiring => Some([&[NEW], rest].concat()),
+            _ => Some(value.to_vec()),
+        }
+    }
+
+    pub fn appends(self) -> bool {
+        matches!(self.kind.role, Role::Appending { .. })
     }
 }
 
+/// What appending makes of a value: its last bytes, so that it does not grow for ever.
+pub fn appended<'a>(base: Option<&'a [u8]>, operands: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    const BYTES_MAX: usize = 500;
+    let mut whole = base.unwrap_or_default().to_vec();
+    operands.into_iter().for_each(|operand| whole.extend_from_slice(operand));
+    whole.split_off(whole.len().saturating_sub(BYTES_MAX))
+}
+
+/// The tree in each place.
+pub type Places = [Option<PlacedTree>; TREES];
+
 /// What a whole history must show.
+#[derive(Debug)]
 pub struct Transcript {
     pub outcomes: Vec<Outcome>,
     /// The moment before the first write, and that after each.
     pub moments: Vec<Moment>,
+    /// The trees before the first step, and those after each.
+    pub places: Vec<Places>,
 }
 
 impl Transcript {
     pub fn of(steps: &[Step]) -> Self {
         let mut model = Model { moments: vec![Moment::default()], ..Model::default() };
-        let outcomes = steps.iter().map(|step| model.step(step)).collect();
-        Self { outcomes, moments: model.moments }
+        let mut transcript =
+            Self { outcomes: Vec::new(), moments: Vec::new(), places: vec![Places::default()] };
+        for step in steps {
+            transcript.outcomes.push(model.step(step));
+            transcript.places.push(model.trees);
+        }
+        transcript.moments = model.moments;
+        transcript
     }
 }
 
 #[derive(Default)]
 struct Model {
-    trees: [Option<PlacedTree>; TREES],
+    trees: Places,
     now: Moment,
     moments: Vec<Moment>,
     snapshots: [Option<Moment>; SNAPSHOTS],
@@ -83,6 +118,7 @@ impl Model {
                 self.trees[*tree] = Some(PlacedTree { id: *id, kind: *kind });
                 Outcome::Done
             }
+            Step::Fork { parent, children } => self.fork(*parent, children),
             Step::DropTree(tree) => done(self.trees[*tree].take().is_some()),
             Step::Write { writes, .. } => {
                 writes.iter().for_each(|write| self.write(write));
@@ -123,11 +159,26 @@ impl Model {
         }
     }
 
+    fn fork(&mut self, parent: usize, children: &[Child]) -> Outcome {
+        let Some(parent) = self.trees[parent] else { return Outcome::Nothing };
+        for child in free(children, |tree| self.trees[tree].is_none()) {
+            self.trees[child.tree] = Some(PlacedTree { id: child.id, kind: parent.kind });
+            // It is there in whatever can be read from now on.
+            let kept = self.snapshots.iter_mut().flatten().chain(self.moments.last_mut());
+            kept.chain([&mut self.now]).for_each(|moment| moment.fork(parent.id, child));
+        }
+        Outcome::Done
+    }
+
     fn write(&mut self, Write { tree, key, change }: &Write) {
         let Some(tree) = self.trees[*tree] else { return };
-        let map = Rc::make_mut(self.now.0.entry(tree.id).or_default());
+        let map = Arc::make_mut(self.now.0.entry(tree.id).or_default());
         match change {
-            Change::Put(value) => drop(map.insert(key.clone(), value.clone())),
+            Change::Append(value) if tree.appends() => {
+                let appended = appended(map.get(key).map(Vec::as_slice), [&value[..]]);
+                map.insert(key.clone(), appended);
+            }
+            Change::Put(value) | Change::Append(value) => drop(map.insert(key.clone(), value.clone())),
             Change::Delete => drop(map.remove(key)),
             Change::DeleteRange(end) => map.retain(|other, _| other < key || other >= end),
         }
@@ -159,6 +210,17 @@ impl Model {
         self.cursors[at] = Some(Cursor { entries, position: None });
         Outcome::Done
     }
+}
+
+/// The children whose places are free.
+pub fn free(children: &[Child], is_free: impl Fn(usize) -> bool) -> Vec<&Child> {
+    let mut free: Vec<&Child> = Vec::new();
+    for child in children {
+        if is_free(child.tree) && free.iter().all(|other| other.tree != child.tree) {
+            free.push(child);
+        }
+    }
+    free
 }
 
 pub fn done(was_there: bool) -> Outcome {

@@ -7,13 +7,18 @@
 use super::choices::Choices;
 
 /// Places for trees, snapshots and iterators.
-pub const TREES: usize = 3;
+pub const TREES: usize = 4;
 pub const SNAPSHOTS: usize = 4;
 pub const ITERATORS: usize = 3;
 
 /// Values that start with this byte are expired: compactions of some trees may
 /// drop them, and readers of those trees take them for absent.
 pub const EXPIRED: u8 = 0xee;
+
+/// Values of those trees that start with the first of these may be rewritten to
+/// start with the second, and readers take one for the other.
+pub const OLD: u8 = 0xed;
+pub const NEW: u8 = 0xec;
 
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -22,6 +27,11 @@ pub enum Step {
         tree: usize,
         id: u64,
         kind: TreeKind,
+    },
+    /// Makes trees of what the tree in a place holds.
+    Fork {
+        parent: usize,
+        children: Vec<Child>,
     },
     /// Drops the tree in a place.
     DropTree(usize),
@@ -69,8 +79,29 @@ pub enum Step {
 pub struct TreeKind {
     /// Its filters know prefixes, not keys.
     pub by_prefix: bool,
-    /// Compactions drop what is [`EXPIRED`].
-    pub expires: bool,
+    pub role: Role,
+}
+
+/// What a tree does beside keeping what it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Plain,
+    /// Compactions drop what is [`EXPIRED`], and renew what is [`OLD`].
+    Expiring,
+    /// Operands are appended to values, and to each other if `combining`.
+    Appending {
+        combining: bool,
+    },
+}
+
+/// A tree to be forked in the place `tree`, with the keys between two of them.
+#[derive(Clone, Debug)]
+pub struct Child {
+    pub tree: usize,
+    pub id: u64,
+    pub start: Vec<u8>,
+    /// Empty: past every key.
+    pub end: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +114,8 @@ pub struct Write {
 #[derive(Clone, Debug)]
 pub enum Change {
     Put(Vec<u8>),
+    /// Appends this, or puts it where the tree appends nothing.
+    Append(Vec<u8>),
     Delete,
     /// Up to this key.
     DeleteRange(Vec<u8>),
@@ -136,7 +169,7 @@ pub enum Ending {
 
 /// A history of up to about `length` steps, and a look at everything at its end.
 pub fn history(choices: &mut Choices<'_>, length: usize) -> Vec<Step> {
-    let mut drawn = Drawn { row_count: choices.one_of(&[8, 60, 400]), tree_count: 0, choices };
+    let mut drawn = Drawn::new(choices.one_of(&[8, 60, 400]), choices);
     let mut steps = vec![drawn.create(0), drawn.create(1)];
     while steps.len() < length && !drawn.choices.are_spent() {
         let step = drawn.step();
@@ -157,13 +190,18 @@ fn look_at_everything() -> impl Iterator<Item = Step> {
 }
 
 /// A history as it is drawn.
-struct Drawn<'a, 'b> {
+pub struct Drawn<'a, 'b> {
     choices: &'a mut Choices<'b>,
     row_count: usize,
     tree_count: u64,
 }
 
-impl Drawn<'_, '_> {
+impl<'a, 'b> Drawn<'a, 'b> {
+    /// One whose keys have so many different beginnings.
+    pub fn new(row_count: usize, choices: &'a mut Choices<'b>) -> Self {
+        Self { choices, row_count, tree_count: 0 }
+    }
+
     fn step(&mut self) -> Step {
         match self.choices.below(100) {
             0..48 => self.write(),
@@ -182,20 +220,42 @@ impl Drawn<'_, '_> {
                 let tree = self.tree();
                 self.create(tree)
             }
-            98..99 => Step::DropTree(self.tree()),
+            98 if self.choices.percent(50) => Step::DropTree(self.tree()),
+            98 => self.fork(),
             _ => self.bulk(),
         }
     }
 
     /// A tree's place: the first one most often.
     fn tree(&mut self) -> usize {
-        self.choices.one_of(&[0, 0, 0, 1, 1, 2])
+        self.choices.one_of(&[0, 0, 0, 1, 1, 2, 2, 3])
     }
 
-    fn create(&mut self, tree: usize) -> Step {
+    pub fn create(&mut self, tree: usize) -> Step {
         self.tree_count += 1;
-        let kind = TreeKind { by_prefix: self.choices.percent(50), expires: self.choices.percent(30) };
+        let roles = [
+            Role::Plain,
+            Role::Expiring,
+            Role::Appending { combining: false },
+            Role::Appending { combining: true },
+        ];
+        let kind = TreeKind { by_prefix: self.choices.percent(50), role: self.choices.one_of(&roles) };
         Step::Create { tree, id: self.tree_count, kind }
+    }
+
+    fn fork(&mut self) -> Step {
+        let parent = self.tree();
+        self.fork_of(parent)
+    }
+
+    pub fn fork_of(&mut self, parent: usize) -> Step {
+        let (first, split) = (self.choices.below(TREES), self.key());
+        let children = [(Vec::new(), split.clone()), (split, self.key())].into_iter().enumerate();
+        let children = children.map(|(at, (start, end))| {
+            self.tree_count += 1;
+            Child { tree: (first + at) % TREES, id: self.tree_count, start, end }
+        });
+        Step::Fork { parent, children: children.collect() }
     }
 
     fn ending(&mut self) -> Ending {
@@ -232,7 +292,11 @@ impl Drawn<'_, '_> {
             12..19 => self.choices.below(400),
             _ => self.choices.below(6000),
         };
-        let first = if self.choices.percent(15) { EXPIRED } else { self.byte() };
+        let first = match self.choices.below(8) {
+            0 => EXPIRED,
+            1 => OLD,
+            _ => self.byte(),
+        };
         // Some compress well and some do not.
         let stride = self.choices.one_of(&[0, 1, 167]);
         let rest = (1..length).map(|at: usize| (at * stride + at / 7 * stride).to_le_bytes()[0]);
@@ -250,6 +314,17 @@ impl Drawn<'_, '_> {
         Step::Write { writes, acknowledge }
     }
 
+    /// A few writes of values that are not empty.
+    pub fn small_write(&mut self, acknowledge: Acknowledge) -> Step {
+        let mut writes: Vec<_> = (0..3 + self.choices.below(5)).map(|_| self.one_write()).collect();
+        for write in &mut writes {
+            if let Change::Put(value) | Change::Append(value) = &mut write.change {
+                value.resize(20 + value.len() % 200, 7);
+            }
+        }
+        Step::Write { writes, acknowledge }
+    }
+
     /// Enough writes to fill a memtable.
     fn bulk(&mut self) -> Step {
         let writes = (0..150).map(|_| self.one_write()).collect();
@@ -259,7 +334,8 @@ impl Drawn<'_, '_> {
     fn one_write(&mut self) -> Write {
         let (tree, key) = (self.tree(), self.key());
         let change = match self.choices.below(20) {
-            0..14 => Change::Put(self.value()),
+            0..10 => Change::Put(self.value()),
+            10..14 => Change::Append(self.value()),
             14..18 => Change::Delete,
             _ => Change::DeleteRange(self.key()),
         };

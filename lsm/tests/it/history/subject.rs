@@ -1,100 +1,155 @@
 //! A history done to an engine.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use lsm::{
-    Candidate, Decision, Engine, FilterKey, Iter, KeepDecision, KeyRange, Snapshot, Tree, TreeFormat, TreeId,
-    WriteBatch,
+    Candidate, Decision, Engine, FilterKey, Iter, KeepDecision, KeyRange, Options, Snapshot, Tree,
+    TreeFormat, TreeId, WriteBatch,
 };
 use vfs::SimulatedFileSystem;
 
-use super::model::{Entry, Moment, Outcome, PlacedTree, Transcript, done};
+use super::appending;
+use super::model::{Entry, Moment, Outcome, PlacedTree, Transcript, done, free};
 use super::settings::Settings;
 use super::step::{
-    Acknowledge, Change, EXPIRED, Ending, ITERATORS, Move, SNAPSHOTS, Span, Step, TREES, View, Write,
+    Acknowledge, Change, Child, EXPIRED, Ending, ITERATORS, Move, NEW, OLD, Role, SNAPSHOTS, Span, Step,
+    TREES, TreeKind, View, Write,
 };
 
-const TERMINATOR: [u8; 2] = [0, 1];
+pub const DIR: &str = "/db";
 
-/// Does `steps` to an engine and compares what they show. Says which differs and how.
-pub fn run(steps: &[Step], expected: &Transcript, settings: Settings) -> Result<(), String> {
-    let mut subject = Subject::new(settings).map_err(|error| format!("the first opening: {error}"))?;
-    for (number, (step, outcome)) in steps.iter().zip(&expected.outcomes).enumerate() {
-        let failed = |what: String| format!("step {number}, {step:?}: {what}");
-        let found = subject.step(step, &expected.moments).map_err(failed)?;
-        if found != *outcome {
-            return Err(failed(format!("expected {outcome:?}, found {found:?}")));
+/// A tree beside those of the history: each write says there how many there were.
+pub const LEDGER: TreeId = TreeId(1 << 40);
+const WRITES: &[u8] = b"writes";
+
+/// Why a history did not go on.
+#[derive(Debug)]
+pub enum Failure {
+    /// The engine said no.
+    Engine(lsm::Error),
+    /// It showed something that it should not.
+    Wrong(String),
+}
+
+pub type Checked<T> = Result<T, Failure>;
+
+impl From<lsm::Error> for Failure {
+    fn from(error: lsm::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(error) => write!(f, "{error:?}"),
+            Self::Wrong(what) => f.write_str(what),
         }
     }
-    Ok(())
 }
 
-struct DropExpired;
-
-impl KeepDecision for DropExpired {
-    fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
-        if candidate.value.first() == Some(&EXPIRED) { Decision::Drop } else { Decision::Keep }
-    }
+pub fn wrong<T>(what: String) -> Checked<T> {
+    Err(Failure::Wrong(what))
 }
 
-struct Subject {
+/// How far a run is, for who looks at it from within its file system.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Steps that are done; the one behind them may be half done.
+    pub steps: AtomicUsize,
+    /// Writes given to the engine.
+    pub written: AtomicUsize,
+    /// Writes known to be durable.
+    pub acknowledged: AtomicUsize,
+}
+
+type Watch = Arc<dyn Fn(&SimulatedFileSystem, u64) + Send + Sync>;
+
+pub struct Subject {
     settings: Settings,
-    fs: SimulatedFileSystem,
+    pub fs: SimulatedFileSystem,
+    watch: Option<Watch>,
     epoch: u64,
-    /// None only while it is reopened.
-    engine: Option<Engine>,
+    /// None only while it is reopened, or after that failed.
+    pub engine: Option<Engine>,
     trees: [Option<(PlacedTree, Tree)>; TREES],
     snapshots: [Option<Snapshot>; SNAPSHOTS],
     iterators: [Option<(PlacedTree, Iter)>; ITERATORS],
-    /// The last sequence number of each write.
-    commits: Vec<u64>,
-    /// How many of the writes are known to be durable.
-    acknowledged: usize,
+    pub progress: Arc<Progress>,
     callbacks_wanted: usize,
     callbacks: Arc<AtomicUsize>,
 }
 
-/// What went wrong, as a sentence.
-type Checked<T> = Result<T, String>;
-
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
-fn said(error: lsm::Error) -> String {
-    format!("{error:?}")
-}
-
 impl Subject {
-    fn new(settings: Settings) -> Checked<Self> {
-        let mut subject = Self {
+    pub fn new(settings: Settings) -> Self {
+        Self {
             settings,
             fs: SimulatedFileSystem::new(),
+            watch: None,
             epoch: 0,
             engine: None,
             trees: Default::default(),
             snapshots: Default::default(),
             iterators: Default::default(),
-            commits: Vec::new(),
-            acknowledged: 0,
+            progress: Arc::default(),
             callbacks_wanted: 0,
             callbacks: Arc::default(),
-        };
-        subject.open()?;
-        Ok(subject)
+        }
+    }
+
+    /// One whose file system tells `watch` of each operation, after a power cut, too.
+    pub fn watched(
+        settings: Settings,
+        watch: impl Fn(&SimulatedFileSystem, u64) + Send + Sync + 'static,
+    ) -> Self {
+        let mut subject = Self::new(settings);
+        subject.watch = Some(Arc::new(watch));
+        subject.be_watched();
+        subject
+    }
+
+    fn be_watched(&self) {
+        if let Some(watch) = self.watch.clone() {
+            self.fs.watch(move |fs, number| watch(fs, number));
+        }
+    }
+
+    /// Opens the engine, goes through `steps` and compares what they show. Says which differs and how.
+    pub fn run(&mut self, steps: &[Step], expected: &Transcript) -> Checked<()> {
+        self.open()?;
+        for (number, (step, outcome)) in steps.iter().zip(&expected.outcomes).enumerate() {
+            let found = self.step(step, &expected.moments).map_err(|failure| match failure {
+                Failure::Wrong(what) => Failure::Wrong(format!("step {number}, {step:?}: {what}")),
+                failure @ Failure::Engine(_) => failure,
+            })?;
+            if found != *outcome {
+                return wrong(format!("step {number}, {step:?}: expected {outcome:?}, found {found:?}"));
+            }
+            self.progress.steps.store(number + 1, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn open(&mut self) -> Checked<()> {
         self.epoch += 1;
         let options = self.settings.draw();
-        let fs = Arc::new(self.fs.clone());
-        let engine = Engine::open(fs, Path::new("/db"), self.epoch, options).map_err(said)?;
+        let engine = open(&self.fs, self.epoch, &options)?;
         for (place, tree) in self.trees.iter_mut().flatten() {
-            *tree = engine.tree(TreeId(place.id)).ok_or("a tree is gone")?;
+            let Some(found) = engine.tree(TreeId(place.id)) else {
+                return wrong("a tree is gone".to_owned());
+            };
+            *tree = found;
             prepare(*place, tree);
         }
-        if engine.trees().len() != self.trees.iter().flatten().count() {
-            return Err("a dropped tree came back".to_owned());
+        if engine.tree(LEDGER).is_none() {
+            engine.create_tree(LEDGER, TreeFormat::default())?;
+        }
+        if engine.trees().len() != 1 + self.trees.iter().flatten().count() {
+            return wrong("a dropped tree came back".to_owned());
         }
         self.engine = Some(engine);
         Ok(())
@@ -108,29 +163,20 @@ impl Subject {
         match step {
             Step::Create { tree, .. } if self.trees[*tree].is_some() => return Ok(Outcome::Nothing),
             Step::Create { tree, id, kind } => {
-                let place = PlacedTree { id: *id, kind: *kind };
-                let filter_key = if kind.by_prefix {
-                    FilterKey::ThroughTerminator(TERMINATOR)
-                } else {
-                    FilterKey::WholeKey
-                };
-                let format = TreeFormat { filter_key, ..TreeFormat::default() };
-                let made = self.engine().create_tree(TreeId(*id), format).map_err(said)?;
-                prepare(place, &made);
-                self.trees[*tree] = Some((place, made));
+                let made = self.engine().create_tree(TreeId(*id), format_of(*kind))?;
+                self.place(*tree, PlacedTree { id: *id, kind: *kind }, made);
             }
+            Step::Fork { parent, children } => return self.fork(*parent, children),
             Step::DropTree(tree) => {
                 let Some((place, _)) = self.trees[*tree].take() else { return Ok(Outcome::Nothing) };
-                self.engine().drop_tree(TreeId(place.id)).map_err(said)?;
+                self.engine().drop_tree(TreeId(place.id))?;
             }
             Step::Write { writes, acknowledge } => self.write(writes, *acknowledge)?,
             Step::Get { tree, view, key } => {
                 let snapshot = self.view(*view)?;
                 let Some((place, tree)) = &self.trees[*tree] else { return Ok(Outcome::Nothing) };
-                let found = tree.get(&snapshot, key).map_err(said)?;
-                return Ok(Outcome::Value(
-                    found.filter(|value| !place.hides(value)).map(|value| value.to_vec()),
-                ));
+                let found = tree.get(&snapshot, key)?;
+                return Ok(Outcome::Value(found.and_then(|value| place.shown(&value))));
             }
             Step::Keep { at, view } => self.snapshots[*at] = Some(self.view(*view)?),
             Step::Release(at) => return Ok(done(self.snapshots[*at].take().is_some())),
@@ -153,13 +199,29 @@ impl Subject {
             Step::Peek => self.peek(moments)?,
             Step::Flush(tree) => {
                 let Some((_, tree)) = &self.trees[*tree] else { return Ok(Outcome::Nothing) };
-                tree.flush().map_err(said)?;
+                tree.flush()?;
             }
             Step::Compact(tree) => {
                 let Some((_, tree)) = &self.trees[*tree] else { return Ok(Outcome::Nothing) };
-                tree.compact().map_err(said)?;
+                tree.compact()?;
             }
             Step::Reopen(ending) => self.reopen(*ending)?,
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn place(&mut self, at: usize, place: PlacedTree, tree: Tree) {
+        prepare(place, &tree);
+        self.trees[at] = Some((place, tree));
+    }
+
+    fn fork(&mut self, parent: usize, children: &[Child]) -> Checked<Outcome> {
+        let Some((parent, _)) = self.trees[parent] else { return Ok(Outcome::Nothing) };
+        let children = free(children, |tree| self.trees[tree].is_none());
+        let ranges = children.iter().map(|child| (TreeId(child.id), range(&child.start, &child.end)));
+        let forked = self.engine().fork_tree(TreeId(parent.id), &ranges.collect::<Vec<_>>())?;
+        for (child, tree) in children.into_iter().zip(forked) {
+            self.place(child.tree, PlacedTree { id: child.id, kind: parent.kind }, tree);
         }
         Ok(Outcome::Done)
     }
@@ -170,24 +232,28 @@ impl Subject {
             let Some((place, _)) = &self.trees[*tree] else { continue };
             let tree = TreeId(place.id);
             match change {
-                Change::Put(value) => batch.put(tree, key, value),
+                Change::Append(value) if place.appends() => batch.merge(tree, key, value),
+                Change::Put(value) | Change::Append(value) => batch.put(tree, key, value),
                 Change::Delete => batch.delete(tree, key),
                 Change::DeleteRange(end) => batch.delete_range(tree, key, end),
             }
         }
-        let commit = self.engine().write(batch).map_err(said)?;
-        self.commits.push(commit.sequence());
+        let number = self.progress.written.fetch_add(1, Ordering::Relaxed) + 1;
+        batch.put(LEDGER, WRITES, &(number as u64).to_be_bytes());
+        let commit = self.engine().write(batch)?;
         match acknowledge {
             Acknowledge::Wait => {
-                commit.wait().map_err(said)?;
-                self.acknowledged = self.commits.len();
+                commit.wait()?;
+                self.progress.acknowledged.fetch_max(number, Ordering::Relaxed);
             }
             Acknowledge::Callback => {
                 self.callbacks_wanted += 1;
-                let callbacks = Arc::clone(&self.callbacks);
+                let (callbacks, progress) = (Arc::clone(&self.callbacks), Arc::clone(&self.progress));
                 commit.on_durable(move |outcome| {
-                    outcome.expect("nothing fails");
                     callbacks.fetch_add(1, Ordering::Relaxed);
+                    if outcome.is_ok() {
+                        progress.acknowledged.fetch_max(number, Ordering::Relaxed);
+                    }
                 });
             }
             Acknowledge::Never => drop(commit),
@@ -196,8 +262,9 @@ impl Subject {
     }
 
     fn wait_for_all(&mut self) -> Checked<()> {
-        self.engine().barrier().wait().map_err(said)?;
-        self.acknowledged = self.commits.len();
+        let written = self.progress.written.load(Ordering::Relaxed);
+        self.engine().barrier().wait()?;
+        self.progress.acknowledged.fetch_max(written, Ordering::Relaxed);
         Ok(())
     }
 
@@ -216,16 +283,14 @@ impl Subject {
 
     /// What is durable is all of the first writes, at least those that were acknowledged.
     fn peek(&mut self, moments: &[Moment]) -> Checked<()> {
+        let acknowledged = self.progress.acknowledged.load(Ordering::Relaxed);
         let snapshot = self.engine().snapshot();
-        let durable = self.commits.partition_point(|sequence| *sequence <= snapshot.sequence());
-        if durable < self.acknowledged {
-            return Err(format!("{durable} writes are durable, {} acknowledged", self.acknowledged));
+        let durable = writes_in(self.engine(), &snapshot)?;
+        if durable < acknowledged {
+            return wrong(format!("{durable} writes are durable, {acknowledged} acknowledged"));
         }
         for (place, tree) in self.trees.iter().flatten() {
-            let (found, expected) = (scan(*place, tree, &snapshot, false)?, moments[durable].entries(*place));
-            if found != expected {
-                return Err(format!("expected {expected:?} of {place:?}, found {found:?}"));
-            }
+            compare(*place, tree, &snapshot, &moments[durable])?;
         }
         Ok(())
     }
@@ -233,36 +298,91 @@ impl Subject {
     fn reopen(&mut self, ending: Ending) -> Checked<()> {
         self.snapshots = Default::default();
         match ending {
-            Ending::Close => self.engine().close().map_err(said)?,
+            Ending::Close => self.engine().close()?,
             Ending::Drop => {}
             Ending::PowerCut(seed) => {
                 self.wait_for_all()?;
                 self.iterators = Default::default();
                 self.fs = self.fs.power_cut(seed);
+                self.be_watched();
             }
         }
         self.engine = None;
-        self.acknowledged = self.commits.len();
         let called = self.callbacks.load(Ordering::Relaxed);
         if called != self.callbacks_wanted {
-            return Err(format!("{called} of {} callbacks were called", self.callbacks_wanted));
+            return wrong(format!("{called} of {} callbacks were called", self.callbacks_wanted));
         }
-        self.open()
+        self.open()?;
+        let written = self.progress.written.load(Ordering::Relaxed);
+        if writes_in(self.engine(), &self.engine().snapshot())? < written {
+            // What failed when the last handle went, nobody was told.
+            return Err(Failure::Engine(lsm::Error::Poisoned));
+        }
+        self.progress.acknowledged.fetch_max(written, Ordering::Relaxed);
+        Ok(())
     }
+}
+
+/// Drops what is expired, and renews what is old.
+struct Renew;
+
+impl KeepDecision for Renew {
+    fn decide(&mut self, candidate: &Candidate<'_>) -> Decision {
+        match candidate.value {
+            [EXPIRED, ..] => Decision::Drop,
+            [OLD, rest @ ..] => Decision::Rewrite([&[NEW], rest].concat().into()),
+            _ => Decision::Keep,
+        }
+    }
+}
+
+pub fn open(fs: &SimulatedFileSystem, epoch: u64, options: &Options) -> lsm::Result<Engine> {
+    let options = Options { merge_operators: appending::operators(), ..options.clone() };
+    Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, options)
+}
+
+/// How many writes a snapshot shows.
+pub fn writes_in(engine: &Engine, snapshot: &Snapshot) -> Checked<usize> {
+    let Some(ledger) = engine.tree(LEDGER) else { return wrong("the ledger is gone".to_owned()) };
+    let number = ledger.get(snapshot, WRITES)?;
+    Ok(number.map_or(0, |number| usize::from_be_bytes(number[..].try_into().expect("eight bytes"))))
+}
+
+/// Verifies that a tree is at a snapshot as it was at a moment.
+pub fn compare(place: PlacedTree, tree: &Tree, snapshot: &Snapshot, moment: &Moment) -> Checked<()> {
+    let (found, expected) = (scan(place, tree, snapshot, false)?, moment.entries(place));
+    if found == expected {
+        return Ok(());
+    }
+    let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+    let at = differs.unwrap_or(found.len().min(expected.len()));
+    wrong(format!("{place:?}: expected {:?} at {at}, found {:?}", expected.get(at), found.get(at)))
+}
+
+fn format_of(kind: TreeKind) -> TreeFormat {
+    let filter_key = if kind.by_prefix { FilterKey::ThroughTerminator([0, 1]) } else { FilterKey::WholeKey };
+    let merge_operator = match kind.role {
+        Role::Appending { combining } => Some(appending::name(combining).to_owned()),
+        Role::Plain | Role::Expiring => None,
+    };
+    TreeFormat { filter_key, merge_operator }
 }
 
 fn prepare(place: PlacedTree, tree: &Tree) {
-    if place.kind.expires {
-        tree.set_keep_decision(Arc::new(|| Box::new(DropExpired)));
+    if place.kind.role == Role::Expiring {
+        tree.set_keep_decision(Arc::new(|| Box::new(Renew)));
     }
 }
 
+fn range(start: &[u8], end: &[u8]) -> KeyRange {
+    KeyRange { start: Bytes::copy_from_slice(start), end: Bytes::copy_from_slice(end) }
+}
+
 fn iterate(place: PlacedTree, tree: &Tree, snapshot: &Snapshot, span: &Span) -> Iter {
-    let bytes = |key: &[u8]| Bytes::copy_from_slice(key);
     match span {
         Span::All => tree.iter(snapshot, KeyRange::default()),
-        Span::From(start) => tree.iter(snapshot, KeyRange { start: bytes(start), end: Bytes::new() }),
-        Span::Between(start, end) => tree.iter(snapshot, KeyRange { start: bytes(start), end: bytes(end) }),
+        Span::From(start) => tree.iter(snapshot, range(start, b"")),
+        Span::Between(start, end) => tree.iter(snapshot, range(start, end)),
         Span::Prefix(prefix) if place.kind.by_prefix => tree.iter_prefix(snapshot, prefix),
         Span::Prefix(prefix) => tree.iter(snapshot, KeyRange::of_prefix(prefix)),
     }
@@ -276,12 +396,12 @@ fn advance(place: PlacedTree, iter: &mut Iter, to: &Move) -> Checked<Option<Entr
         Move::Seek(key) => iter.seek(key),
         Move::SeekBefore(key) => iter.seek_before(key),
     };
-    while moved.map_err(said)? {
-        if !place.hides(iter.value()) {
-            if iter.value_bytes() != iter.value() {
-                return Err(format!("two values at {:?}", iter.key()));
-            }
-            return Ok(Some((iter.key().to_vec(), iter.value().to_vec())));
+    while moved? {
+        if iter.value_bytes() != iter.value() {
+            return wrong(format!("two values at {:?}", iter.key()));
+        }
+        if let Some(value) = place.shown(iter.value()) {
+            return Ok(Some((iter.key().to_vec(), value)));
         }
         moved = match to {
             Move::Next | Move::Seek(_) => iter.next(),

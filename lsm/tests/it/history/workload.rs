@@ -1,0 +1,36 @@
+//! A history for faults: short, and dense in whatever writes files.
+
+use super::choices::Choices;
+use super::step::{Acknowledge, Drawn, Ending, Step, View};
+
+/// So many rounds of small batches to all trees, each round ended by one of
+/// everything else that an engine does to its files.
+pub fn workload(seed: u64, rounds: usize) -> Vec<Step> {
+    let mut choices = Choices::seeded(seed);
+    let mut drawn = Drawn::new(30, &mut choices);
+    let mut steps = vec![drawn.create(0), drawn.create(1), drawn.create(2)];
+    for round in 0..rounds {
+        for number in 0..7 {
+            // Some share a sync with those before them, and some are not synced when something else comes.
+            let acknowledge =
+                [Acknowledge::Never, Acknowledge::Wait, Acknowledge::Callback][(number * 2 + round) % 3];
+            steps.push(drawn.small_write(acknowledge));
+        }
+        let tree = round / 12 % 3;
+        match round % 12 {
+            0 => steps.push(Step::Flush(tree)),
+            1 => steps.extend([Step::Keep { at: 0, view: View::Durable }, Step::Flush(1)]),
+            2 => steps.extend([Step::Flush(tree), Step::Compact(tree)]),
+            3 => steps.extend([drawn.fork_of(tree), Step::Flush(3)]),
+            4 => steps.extend([Step::Release(0), Step::Compact(3)]),
+            5 => steps.push(Step::Reopen(Ending::Drop)),
+            6 => steps.extend([Step::DropTree(tree), drawn.create(tree)]),
+            7 => steps.extend([Step::Compact(1), drawn.create(tree)]),
+            8 => steps.push(Step::Reopen(Ending::PowerCut(round as u64))),
+            9 => steps.extend([Step::Compact(3), Step::Compact(tree)]),
+            10 => steps.push(Step::DropTree(3)),
+            _ => steps.push(Step::Reopen(Ending::Close)),
+        }
+    }
+    steps
+}
