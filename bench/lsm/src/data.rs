@@ -1,5 +1,6 @@
 //! Keys and values: what every side is given alike.
 
+use clap::ValueEnum;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -27,22 +28,35 @@ pub(crate) fn missing_key(i: u32) -> Key {
     key
 }
 
-/// Values, half of each compressible, cut from one long piece as db_bench does.
+/// What values are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ValueKind {
+    /// The second half repeats the first.
+    Half,
+    /// Nothing repeats.
+    Random,
+}
+
+/// Values, cut from one long piece as db_bench does.
 pub(crate) struct Values {
     piece: Vec<u8>,
     at: usize,
 }
 
 impl Values {
+    /// Far more than a compressor looks back.
     const PIECE_BYTES: usize = 1 << 20;
 
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(kind: ValueKind, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
-        let mut piece = Vec::with_capacity(Self::PIECE_BYTES);
+        let mut piece = Vec::with_capacity(Self::PIECE_BYTES + VALUE_BYTES);
         let mut half = [0; VALUE_BYTES / 2];
         while piece.len() < Self::PIECE_BYTES {
             random.fill_bytes(&mut half);
             piece.extend_from_slice(&half);
+            if kind == ValueKind::Random {
+                random.fill_bytes(&mut half);
+            }
             piece.extend_from_slice(&half);
         }
         Self { piece, at: 0 }

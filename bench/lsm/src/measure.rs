@@ -1,10 +1,10 @@
-//! What is measured of a workload, and what is printed.
+//! What is measured of a workload: operations, their times, and what they cost.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::store::StoreKind;
+use crate::Outcome;
 
 /// Times operations: each one's time ends where the next one's begins, so that
 /// one look at the clock serves both.
@@ -46,15 +46,18 @@ pub(crate) struct Measured {
     latencies: Histogram<u64>,
 }
 
-/// What one side reached in one round.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Figures {
-    operations_per_second: f64,
-    p50: Duration,
-    p99: Duration,
+/// How fast one side was in one round.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Speed {
+    pub(crate) operations_per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) p999: Duration,
+    /// The longest that one operation took: a stall, where there was one.
+    pub(crate) longest: Duration,
 }
 
-impl Figures {
+impl Speed {
     /// Of threads that ran side by side.
     pub(crate) fn of(parts: Vec<Measured>) -> Self {
         let mut latencies = Histogram::<u64>::new(2).expect("the digits are valid");
@@ -64,30 +67,79 @@ impl Figures {
             latencies.add(part.latencies).expect("the histogram grows by itself");
         }
         let quantile = |quantile| Duration::from_nanos(latencies.value_at_quantile(quantile));
-        Self { operations_per_second, p50: quantile(0.5), p99: quantile(0.99) }
+        Self {
+            operations_per_second,
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            longest: Duration::from_nanos(latencies.max()),
+        }
     }
 }
 
-/// Prints the median round of each side, and the ratio of the first one to each other.
-pub(crate) fn report(workload: &str, sides: &[(StoreKind, Vec<Figures>)]) {
-    let medians: Vec<_> = sides.iter().map(|(kind, rounds)| (kind.name(), median(rounds))).collect();
-    for (name, Figures { operations_per_second, p50, p99 }) in &medians {
-        println!(
-            "{workload:<18} {name:<8} {operations_per_second:>10.0} ops/s   p50 {:>9}   p99 {:>9}",
-            format!("{p50:.2?}"),
-            format!("{p99:.2?}"),
-        );
+/// What one side reached in one round, and what it took of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Figures {
+    pub(crate) speed: Speed,
+    /// Bytes that the disk got, background work to its end included.
+    pub(crate) written_bytes: u64,
+    /// Bytes of keys and values that were put.
+    pub(crate) put_bytes: u64,
+    /// Of the store's directory afterwards.
+    pub(crate) disk_bytes: u64,
+    /// The most anonymous memory while it ran.
+    pub(crate) memory_bytes: u64,
+}
+
+impl Figures {
+    /// One line, for the process that asked.
+    pub(crate) fn encode(&self) -> String {
+        let Self { speed, written_bytes, put_bytes, disk_bytes, memory_bytes } = self;
+        let [p50, p99, p999, longest] =
+            [speed.p50, speed.p99, speed.p999, speed.longest].map(|latency| latency.as_nanos());
+        format!(
+            "{} {p50} {p99} {p999} {longest} {written_bytes} {put_bytes} {disk_bytes} {memory_bytes}",
+            speed.operations_per_second
+        )
     }
-    let Some(((_, ours), peers)) = medians.split_first() else { return };
-    for (peer, theirs) in peers {
-        let ratio = ours.operations_per_second / theirs.operations_per_second;
-        println!("ratio lsm/{workload} vs {peer}: {ratio:.2}");
+
+    pub(crate) fn decode(line: &str) -> Outcome<Self> {
+        let (operations_per_second, rest) = line.split_once(' ').ok_or("an answer is cut off")?;
+        let numbers: Result<Vec<u64>, _> = rest.split(' ').map(str::parse).collect();
+        let [p50, p99, p999, longest, written_bytes, put_bytes, disk_bytes, memory_bytes] = numbers?[..]
+        else {
+            return Err(format!("an answer has other fields: {line}").into());
+        };
+        let [p50, p99, p999, longest] = [p50, p99, p999, longest].map(Duration::from_nanos);
+        let operations_per_second = operations_per_second.parse()?;
+        let speed = Speed { operations_per_second, p50, p99, p999, longest };
+        Ok(Self { speed, written_bytes, put_bytes, disk_bytes, memory_bytes })
+    }
+
+    /// The round with the median throughput.
+    pub(crate) fn median(rounds: &[Self]) -> Option<Self> {
+        let mut rounds = rounds.to_vec();
+        let speed = |figures: &Self| figures.speed.operations_per_second;
+        rounds.sort_by(|a, b| speed(a).total_cmp(&speed(b)));
+        rounds.get(rounds.len() / 2).copied()
     }
 }
 
-/// The round with the median throughput.
-fn median(rounds: &[Figures]) -> Figures {
-    let mut rounds = rounds.to_vec();
-    rounds.sort_by(|a, b| a.operations_per_second.total_cmp(&b.operations_per_second));
-    rounds[rounds.len() / 2]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_come_back_from_their_line() {
+        let speed = Speed {
+            operations_per_second: 1234.5,
+            p50: Duration::from_nanos(1),
+            p99: Duration::from_nanos(2),
+            p999: Duration::from_nanos(3),
+            longest: Duration::from_nanos(4),
+        };
+        let figures = Figures { speed, written_bytes: 5, put_bytes: 6, disk_bytes: 7, memory_bytes: 8 };
+        assert_eq!(Figures::decode(&figures.encode()).unwrap(), figures);
+        assert!(Figures::decode("1 2 3").is_err());
+    }
 }

@@ -3,23 +3,24 @@
 //! Memory: each gets the same block cache and the same memtables, and two
 //! threads for its background work. Durability: a synced write is on disk when
 //! it returns; of the others each side's promise is its own (ours syncs behind
-//! the writer all the time; fjall hands them to the operating system), and a
-//! fill's time ends when all of it is on disk. Everything else is the
-//! default of its store, compression included.
+//! the writer all the time; the peers hand them to the operating system), and
+//! a fill's time ends when all of it is on disk. What else is chosen for a
+//! peer, its file says.
 
 #[cfg(feature = "fjall")]
 mod fjall;
 mod lsm;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 
+use std::ops::Range;
 use std::path::Path;
 
 use clap::ValueEnum;
 
 use crate::Outcome;
 use crate::data::Key;
-
-/// Memtables of each store.
-pub(crate) const MEMTABLE_BYTES: usize = 64 << 20;
+use crate::data_set::DataSet;
 
 /// An open store.
 pub(crate) trait Store: Send + Sync {
@@ -29,11 +30,17 @@ pub(crate) trait Store: Send + Sync {
     /// Sets a key; it is on disk when this returns.
     fn put_synced(&self, key: &Key, value: &[u8]) -> Outcome<()>;
 
+    /// Deletes the keys of these numbers: as a range where the store can, one by one where it cannot.
+    fn delete_range(&self, keys: Range<u32>) -> Outcome<()>;
+
     /// Returns when all that was put is on disk.
     fn sync(&self) -> Outcome<()>;
 
+    /// Writes the memtables out, and returns when that is done.
+    fn flush(&self) -> Outcome<()>;
+
     /// Compacts everything, and returns when that is done.
-    fn settle(&self) -> Outcome<()>;
+    fn compact(&self) -> Outcome<()>;
 
     /// The value's length.
     fn get(&self, key: &Key) -> Outcome<Option<usize>>;
@@ -41,8 +48,14 @@ pub(crate) trait Store: Send + Sync {
     /// Makes a cursor and reads the first key at or after `key`; the length of its value.
     fn seek(&self, key: &Key) -> Outcome<Option<usize>>;
 
-    /// Shows `visit` all keys and values, in order or the other way round, until it returns false.
-    fn scan(&self, direction: Direction, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Outcome<()>;
+    /// Shows `visit` the keys and values at or after `start`, or all of them, in order or the other way
+    /// round, until it returns false. Backward there is no `start`.
+    fn scan(
+        &self,
+        start: Option<&Key>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Outcome<()>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,35 +64,53 @@ pub(crate) enum Direction {
     Backward,
 }
 
+/// The stores that are compiled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StoreKind {
-    #[value(skip)]
+    #[value(hide = true)]
     Lsm,
+    #[cfg(feature = "rocksdb")]
+    #[value(name = "rocksdb")]
+    RocksDb,
+    /// RocksDB that reads mapped files.
+    #[cfg(feature = "rocksdb")]
+    #[value(name = "rocksdb-mmap")]
+    RocksDbMmap,
     #[cfg(feature = "fjall")]
     Fjall,
 }
 
 impl StoreKind {
-    /// The peers that are compiled in.
-    #[cfg(feature = "fjall")]
-    pub(crate) const PEERS: [&str; 1] = ["fjall"];
-    #[cfg(not(feature = "fjall"))]
-    pub(crate) const PEERS: [&str; 0] = [];
+    /// Whom to stand beside by default.
+    pub(crate) const PEERS: &[&str] = &[
+        #[cfg(feature = "rocksdb")]
+        "rocksdb",
+        #[cfg(feature = "fjall")]
+        "fjall",
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Lsm => "lsm",
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb => "rocksdb",
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDbMmap => "rocksdb-mmap",
             #[cfg(feature = "fjall")]
             Self::Fjall => "fjall",
         }
     }
 
-    /// Opens a new store in `dir`.
-    pub(crate) fn open(self, dir: &Path, cache_bytes: u64) -> Outcome<Box<dyn Store>> {
+    /// Opens a new store in `dir`, with the memory that `set` gives it.
+    pub(crate) fn open(self, dir: &Path, set: &DataSet) -> Outcome<Box<dyn Store>> {
         Ok(match self {
-            Self::Lsm => Box::new(lsm::LsmStore::open(dir, cache_bytes)?),
+            Self::Lsm => Box::new(lsm::LsmStore::open(dir, set)?),
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb => Box::new(rocksdb::RocksDbStore::open(dir, set, false)?),
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDbMmap => Box::new(rocksdb::RocksDbStore::open(dir, set, true)?),
             #[cfg(feature = "fjall")]
-            Self::Fjall => Box::new(fjall::FjallStore::open(dir, cache_bytes)?),
+            Self::Fjall => Box::new(fjall::FjallStore::open(dir, set)?),
         })
     }
 }

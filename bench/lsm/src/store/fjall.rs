@@ -1,12 +1,16 @@
-//! fjall 3: one keyspace.
+//! fjall 3: one keyspace, its defaults but for memory and threads.
+//!
+//! It has no range deletes: keys are removed one by one, in one batch.
 
+use std::ops::Range;
 use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::{Direction, MEMTABLE_BYTES, Store};
+use super::{Direction, Store};
 use crate::Outcome;
-use crate::data::Key;
+use crate::data::{Key, key};
+use crate::data_set::DataSet;
 
 pub(crate) struct FjallStore {
     database: Database,
@@ -14,10 +18,10 @@ pub(crate) struct FjallStore {
 }
 
 impl FjallStore {
-    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Outcome<Self> {
-        let database = Database::builder(dir).cache_size(cache_bytes).worker_threads(2).open()?;
+    pub(crate) fn open(dir: &Path, set: &DataSet) -> Outcome<Self> {
+        let database = Database::builder(dir).cache_size(set.cache_bytes).worker_threads(2).open()?;
         // Half of it freezes, as on our side.
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES as u64 / 2);
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(set.memtable_bytes / 2);
         let keyspace = database.keyspace("bench", options)?;
         Ok(Self { database, keyspace })
     }
@@ -33,12 +37,24 @@ impl Store for FjallStore {
         Ok(self.database.persist(PersistMode::SyncData)?)
     }
 
+    fn delete_range(&self, keys: Range<u32>) -> Outcome<()> {
+        let mut batch = self.database.batch();
+        for i in keys {
+            batch.remove(&self.keyspace, &key(i)[..]);
+        }
+        Ok(batch.commit()?)
+    }
+
     fn sync(&self) -> Outcome<()> {
         Ok(self.database.persist(PersistMode::SyncAll)?)
     }
 
-    fn settle(&self) -> Outcome<()> {
-        self.keyspace.rotate_memtable_and_wait()?;
+    fn flush(&self) -> Outcome<()> {
+        Ok(self.keyspace.rotate_memtable_and_wait()?)
+    }
+
+    fn compact(&self) -> Outcome<()> {
+        self.flush()?;
         Ok(self.keyspace.major_compact()?)
     }
 
@@ -53,8 +69,16 @@ impl Store for FjallStore {
         }
     }
 
-    fn scan(&self, direction: Direction, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Outcome<()> {
-        let mut entries = self.keyspace.iter();
+    fn scan(
+        &self,
+        start: Option<&Key>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Outcome<()> {
+        let mut entries = match start {
+            Some(start) => self.keyspace.range(&start[..]..),
+            None => self.keyspace.iter(),
+        };
         while let Some(entry) = match direction {
             Direction::Forward => entries.next(),
             Direction::Backward => entries.next_back(),
