@@ -36,6 +36,7 @@ impl From<Error> for Status {
             Error::NoServer => Self::unavailable(error.to_string()),
             Error::Tablets(error) => error.into(),
             Error::Lock(error @ LockError::Conflict { .. }) => Self::aborted(error.to_string()),
+            Error::Lock(error @ LockError::Refused { .. }) => Self::invalid_argument(error.to_string()),
             Error::Lock(error) => tablet_server::Error::Lock(error).into(),
         }
     }

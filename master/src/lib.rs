@@ -9,15 +9,28 @@
 //! - [`metadata_writer`]: the master's writes to METADATA.
 //! - [`tables`]: the life of a table: creation and deletion that a crash leaves
 //!   either done or undone, and changes of its schema.
-//! - [`table_rules`]: what a table may look like.
-//! - [`table_admin`], [`instance_admin`], [`operations`]: Google's admin API in front of it.
+//! - [`instances`]: the life of an instance, with its clusters and app profiles,
+//!   over [`instance_record`].
+//! - [`resource_ids`], [`table_rules`], [`instance_rules`], [`cluster_rules`],
+//!   [`app_profile_rules`]: what each of them may look like.
+//! - [`operations`], [`operation_filter`]: what became of requests, for clients that ask again.
+//! - [`table_admin`], [`instance_admin`]: Google's admin API in front of it, and
+//!   its lists in [`pages`].
 
+pub mod app_profile_rules;
 pub mod assignment;
+pub mod cluster_rules;
 pub mod error;
 pub mod instance_admin;
+pub mod instance_record;
+pub mod instance_rules;
+pub mod instances;
 pub mod master;
 pub mod metadata_writer;
+pub mod operation_filter;
 pub mod operations;
+pub mod pages;
+pub mod resource_ids;
 pub mod table_admin;
 pub mod table_rules;
 pub mod tables;
@@ -34,6 +47,6 @@ pub use master::Master;
 pub fn add_services(routes: Routes, master: &Arc<Master>, caller: Caller) -> Routes {
     routes
         .add_service(table_admin::TableAdmin::new(Arc::clone(master), caller).into_server())
-        .add_service(instance_admin::InstanceAdmin::new(Arc::clone(master)).into_server())
+        .add_service(instance_admin::InstanceAdmin::new(Arc::clone(master), caller).into_server())
         .add_service(operations::OperationsService::new(Arc::clone(master)).into_server())
 }

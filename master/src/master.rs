@@ -2,7 +2,7 @@
 //!
 //! A start (Bigtable section 5.2): take the lock; ask the servers what they
 //! serve; have the root tablet loaded, then METADATA's other tablets, then,
-//! once half-made and half-removed tables are gone, all the rest. Each level is
+//! once half-made and half-removed tables and instances are gone, all the rest. Each level is
 //! written into the level above before it is loaded, so METADATA never names an
 //! ownership older than one that is served.
 //!
@@ -29,7 +29,6 @@ use tokio::sync::Mutex;
 use crate::assignment::{Action, Cluster, Event, assignment_of};
 use crate::error::{Error, Result};
 use crate::metadata_writer::MetadataWriter;
-use crate::operations::Operations;
 
 /// The master's lock.
 const LOCK: &str = "master";
@@ -46,7 +45,6 @@ pub struct Master {
     pub(crate) servers: Arc<Servers>,
     pub(crate) router: Arc<Router>,
     pub(crate) metadata: MetadataWriter,
-    pub(crate) operations: Operations,
     /// Held while tables or tablets change, one change at a time.
     pub(crate) cluster: Mutex<Cluster>,
     session: Box<dyn LockSession>,
@@ -86,7 +84,6 @@ impl Master {
             lock_service,
             servers,
             router,
-            operations: Operations::default(),
             cluster: Mutex::default(),
             session,
         };
@@ -113,7 +110,12 @@ impl Master {
         self.bring_into_service(&mut cluster, vec![root]).await?;
         let second_level = self.read_metadata(metadata::root_range()).await?;
         self.bring_into_service(&mut cluster, second_level).await?;
+        let unfinished = self.load_instances().await?;
         self.load_tables(&mut cluster).await?;
+        for instance in unfinished {
+            tracing::warn!(%instance, "removing what is left of an instance");
+            self.finish_deletion(&mut cluster, &instance).await?;
+        }
         let tablets = self.read_metadata(metadata::second_range()).await?;
         let tablet_count = tablets.len();
         let broken = self.bring_into_service(&mut cluster, tablets).await;

@@ -1,7 +1,7 @@
 //! `google.bigtable.admin.v2.BigtableTableAdmin`: tables.
 //!
-//! There is one cluster, called [`CLUSTER`], in every instance, and all writes
-//! are consistent when they are acknowledged.
+//! All clusters of an instance serve the same tablets, and all writes are
+//! consistent when they are acknowledged.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,10 +24,7 @@ use tonic::{Request, Response, Status};
 
 use crate::master::Master;
 use crate::operations::any;
-use crate::table_rules;
-
-/// The id of every instance's only cluster.
-pub const CLUSTER: &str = "hayloft";
+use crate::{pages, resource_ids, table_rules};
 
 /// Tables on one page of ListTables, at most and unless asked for fewer.
 const PAGE_SIZE_MAX: usize = 1_000;
@@ -59,6 +56,11 @@ impl TableAdmin {
         Ok(name)
     }
 
+    /// The ids of the clusters of `instance`.
+    async fn clusters(&self, instance: &InstanceName) -> Result<Vec<String>, Status> {
+        Ok(self.master.instance(instance).await?.clusters.into_keys().collect())
+    }
+
     async fn record(&self, name: &str) -> Result<(TableName, TableRecord), Status> {
         let name = TableName::parse("name", name)?;
         let record = self.master.table(&name).await?;
@@ -74,13 +76,13 @@ impl BigtableTableAdmin for TableAdmin {
     ) -> Result<Response<admin::Table>, Status> {
         let request = request.into_inner();
         let instance = InstanceName::parse("parent", &request.parent)?;
-        table_rules::check_table_id(&request.table_id)?;
+        resource_ids::check_table_id("table_id", &request.table_id)?;
         let name = TableName { instance, table: request.table_id };
         self.caller.check_change(&name)?;
         let table = table_rules::check_new_table(request.table.unwrap_or_default())?;
         let splits = table_rules::check_splits(request.initial_splits)?;
         let record = self.master.create_table(name.clone(), table, splits).await?;
-        Ok(Response::new(view(&name, &record, View::SchemaView)))
+        Ok(Response::new(schema_view(&name, &record)))
     }
 
     async fn get_table(
@@ -90,7 +92,8 @@ impl BigtableTableAdmin for TableAdmin {
         let request = request.into_inner();
         let shown = checked_view(request.view, View::SchemaView)?;
         let (name, record) = self.record(&request.name).await?;
-        Ok(Response::new(view(&name, &record, shown)))
+        let clusters = self.clusters(&name.instance).await?;
+        Ok(Response::new(view(&name, &record, &clusters, shown)))
     }
 
     async fn list_tables(
@@ -100,23 +103,13 @@ impl BigtableTableAdmin for TableAdmin {
         let request = request.into_inner();
         let instance = InstanceName::parse("parent", &request.parent)?;
         let shown = checked_view(request.view, View::NameOnly)?;
-        let page_size = match usize::try_from(request.page_size) {
-            Ok(0) => PAGE_SIZE_MAX,
-            Ok(size) => size.min(PAGE_SIZE_MAX),
-            Err(_) => {
-                let why = format!("page_size: {}, at least 0 (as many as fit)", request.page_size);
-                return Err(Status::invalid_argument(why));
-            }
-        };
+        let page_size = pages::check_size(request.page_size, PAGE_SIZE_MAX)?;
         // A token is the last table of the page before.
         let tables = self.master.tables(&instance).await?;
-        let mut rest = tables.iter().filter(|(name, _)| name.table > request.page_token);
-        let page: Vec<_> = rest.by_ref().take(page_size).collect();
-        let next_page_token = match (page.last(), rest.next()) {
-            (Some((last, _)), Some(_)) => last.table.clone(),
-            _ => String::new(),
-        };
-        let tables = page.into_iter().map(|(name, record)| view(name, record, shown)).collect();
+        let rest = tables.iter().filter(|(name, _)| name.table > request.page_token);
+        let (page, next_page_token) = pages::cut(rest, page_size, |(name, _)| name.table.clone());
+        let clusters = self.clusters(&instance).await?;
+        let tables = page.into_iter().map(|(name, record)| view(name, record, &clusters, shown)).collect();
         Ok(Response::new(admin::ListTablesResponse { tables, next_page_token }))
     }
 
@@ -144,17 +137,14 @@ impl BigtableTableAdmin for TableAdmin {
             Ok(())
         };
         let record = self.master.change_table(name.clone(), change).await?;
-        let number = self.master.new_epoch().await?;
         let metadata = admin::UpdateTableMetadata {
             name: name.to_string(),
             start_time: Some(begun.into()),
             end_time: Some(SystemTime::now().into()),
         };
-        Ok(Response::new(self.master.operations.complete(
-            format!("operations/{name}/operations/{number}"),
-            any("UpdateTableMetadata", &metadata),
-            any("Table", &view(&name, &record, View::SchemaView)),
-        )))
+        let metadata = any("UpdateTableMetadata", &metadata);
+        let response = any("Table", &schema_view(&name, &record));
+        Ok(Response::new(self.master.complete_operation(name, metadata, response).await?))
     }
 
     async fn delete_table(
@@ -173,7 +163,7 @@ impl BigtableTableAdmin for TableAdmin {
         let request = request.into_inner();
         let name = self.table_to_change(&request.name)?;
         let record = self.master.modify_families(name.clone(), request.modifications).await?;
-        Ok(Response::new(view(&name, &record, View::SchemaView)))
+        Ok(Response::new(schema_view(&name, &record)))
     }
 
     async fn drop_row_range(
@@ -244,8 +234,13 @@ fn checked_view(view: i32, default: View) -> Result<View, Status> {
     }
 }
 
-/// What `shown` shows of a table.
-fn view(name: &TableName, record: &TableRecord, shown: View) -> admin::Table {
+/// A table with its schema.
+fn schema_view(name: &TableName, record: &TableRecord) -> admin::Table {
+    view(name, record, &[], View::SchemaView)
+}
+
+/// What `shown` shows of a table that is served by `clusters`.
+fn view(name: &TableName, record: &TableRecord, clusters: &[String], shown: View) -> admin::Table {
     let shows_schema = matches!(shown, View::SchemaView | View::Full);
     let mut table = if shows_schema { record.table().clone() } else { admin::Table::default() };
     table.name = name.to_string();
@@ -258,7 +253,7 @@ fn view(name: &TableName, record: &TableRecord, shown: View) -> admin::Table {
                 ..admin::EncryptionInfo::default()
             });
         }
-        table.cluster_states.insert(CLUSTER.to_owned(), state);
+        table.cluster_states = clusters.iter().map(|cluster| (cluster.clone(), state.clone())).collect();
     }
     table
 }

@@ -47,7 +47,7 @@ impl Master {
     ///
     /// # Errors
     ///
-    /// ALREADY_EXISTS, or [`Error`]; then there is no such table.
+    /// ALREADY_EXISTS, NOT_FOUND for a deleted instance, or [`Error`]; then there is no such table.
     pub async fn create_table(
         self: &Arc<Self>,
         name: TableName,
@@ -57,6 +57,7 @@ impl Master {
         let master = Arc::clone(self);
         to_its_end(async move {
             let mut cluster = master.cluster.lock().await;
+            master.instance(&name.instance).await?;
             if let Some((found, _)) = master.read_table(&name).await? {
                 if found.state() == TableState::Serving {
                     return Err(Status::already_exists(format!("Table already exists: {name}")).into());
@@ -102,19 +103,14 @@ impl Master {
         let master = Arc::clone(self);
         to_its_end(async move {
             let mut cluster = master.cluster.lock().await;
-            let (mut record, revision) = master.serving_table(&name).await?;
+            let (record, _) = master.serving_table(&name).await?;
             if record.table().deletion_protection {
                 return Err(Status::failed_precondition(format!(
                     "{name} is protected: set deletion_protection to false before deleting it"
                 ))
                 .into());
             }
-            let tablets = master.tablets_of(TableId(record.table_id)).await?;
-            record.tablets = tablets.iter().map(intended).collect();
-            record.state = TableState::Deleting.into();
-            master.write_table(&name, &record, Expect::At(revision)).await?;
-            master.router.catalog().withdraw(TableId(record.table_id));
-            master.remove_table(&mut cluster, &name, &record).await
+            master.remove_serving_table(&mut cluster, &name).await
         })
         .await
     }
@@ -183,8 +179,17 @@ impl Master {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// NOT_FOUND where the instance was deleted, or [`Error`].
     pub async fn tables(&self, instance: &InstanceName) -> Result<Vec<(TableName, TableRecord)>> {
+        self.instance(instance).await?;
+        self.tables_of_instance(instance).await
+    }
+
+    /// The same, whether or not the instance is there.
+    pub(crate) async fn tables_of_instance(
+        &self,
+        instance: &InstanceName,
+    ) -> Result<Vec<(TableName, TableRecord)>> {
         let prefix = format!("{}{instance}/tables/", table_record::PREFIX);
         let mut tables = Vec::new();
         for record in self.lock_service.list(&prefix).await? {
@@ -198,17 +203,24 @@ impl Master {
     }
 
     /// The instances of `project` that hold a table.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`].
-    pub async fn instances(&self, project: &str) -> Result<BTreeSet<InstanceName>> {
+    pub(crate) async fn instances_with_tables(&self, project: &str) -> Result<BTreeSet<InstanceName>> {
         let prefix = format!("{}projects/{project}/instances/", table_record::PREFIX);
         let records = self.lock_service.list(&prefix).await?;
         let names = records.iter().map(|record| table_record::name_of_key(&record.key));
         let instances =
             names.map(|name| name.map(|name| name.instance)).collect::<std::result::Result<_, _>>();
         Ok(instances.map_err(tablet_server::Error::from)?)
+    }
+
+    /// A deletion of a table that serves.
+    pub(crate) async fn remove_serving_table(&self, cluster: &mut Cluster, name: &TableName) -> Result<()> {
+        let (mut record, revision) = self.serving_table(name).await?;
+        let tablets = self.tablets_of(TableId(record.table_id)).await?;
+        record.tablets = tablets.iter().map(intended).collect();
+        record.state = TableState::Deleting.into();
+        self.write_table(name, &record, Expect::At(revision)).await?;
+        self.router.catalog().withdraw(TableId(record.table_id));
+        self.remove_table(cluster, name, &record).await
     }
 
     /// Steps 2 to 4 of a deletion; doing them again does no harm.
@@ -290,7 +302,7 @@ fn intended(record: &TabletRecord) -> IntendedTablet {
 }
 
 /// Runs `change` to its end, even if the caller's future is dropped.
-async fn to_its_end<T: Send + 'static>(
+pub(crate) async fn to_its_end<T: Send + 'static>(
     change: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     match tokio::spawn(change).await {

@@ -24,6 +24,24 @@ pub struct TableName {
     pub table: String,
 }
 
+/// A cluster, `projects/{project}/instances/{instance}/clusters/{cluster}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterName {
+    /// The instance that it serves.
+    pub instance: InstanceName,
+    /// The cluster's id within its instance.
+    pub cluster: String,
+}
+
+/// An app profile, `projects/{project}/instances/{instance}/appProfiles/{app_profile}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AppProfileName {
+    /// The instance whose requests it routes.
+    pub instance: InstanceName,
+    /// The profile's id within its instance.
+    pub app_profile: String,
+}
+
 /// A name that does not have the shape its field asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {found:?} is not of the form {expected:?}")]
@@ -69,13 +87,38 @@ impl TableName {
     ///
     /// [`BadName`] when it has another form.
     pub fn parse(field: &'static str, text: &str) -> Result<Self, BadName> {
-        match parts(text).as_slice() {
-            ["projects", project, "instances", instance, "tables", table] => Ok(Self {
-                instance: InstanceName { project: (*project).to_owned(), instance: (*instance).to_owned() },
-                table: (*table).to_owned(),
-            }),
-            _ => Err(bad(field, text, Self::FORM)),
-        }
+        let (instance, table) = of_instance("tables", text).ok_or_else(|| bad(field, text, Self::FORM))?;
+        Ok(Self { instance, table })
+    }
+}
+
+impl ClusterName {
+    const FORM: &str = "projects/<project>/instances/<instance>/clusters/<cluster>";
+
+    /// Takes `text`, the content of the request's `field`, apart.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`] when it has another form.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, BadName> {
+        let (instance, cluster) =
+            of_instance("clusters", text).ok_or_else(|| bad(field, text, Self::FORM))?;
+        Ok(Self { instance, cluster })
+    }
+}
+
+impl AppProfileName {
+    const FORM: &str = "projects/<project>/instances/<instance>/appProfiles/<app profile>";
+
+    /// Takes `text`, the content of the request's `field`, apart.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`] when it has another form.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, BadName> {
+        let (instance, app_profile) =
+            of_instance("appProfiles", text).ok_or_else(|| bad(field, text, Self::FORM))?;
+        Ok(Self { instance, app_profile })
     }
 }
 
@@ -88,6 +131,29 @@ impl fmt::Display for InstanceName {
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/tables/{}", self.instance, self.table)
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/clusters/{}", self.instance, self.cluster)
+    }
+}
+
+impl fmt::Display for AppProfileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/appProfiles/{}", self.instance, self.app_profile)
+    }
+}
+
+/// Takes `projects/…/instances/…/<collection>/<id>` apart.
+fn of_instance(collection: &str, text: &str) -> Option<(InstanceName, String)> {
+    match parts(text).as_slice() {
+        ["projects", project, "instances", instance, found, id] if *found == collection => {
+            let instance = InstanceName { project: (*project).to_owned(), instance: (*instance).to_owned() };
+            Some((instance, (*id).to_owned()))
+        }
+        _ => None,
     }
 }
 
@@ -111,6 +177,16 @@ mod tests {
         let name = TableName::parse("table_name", text).unwrap();
         assert_eq!(name.table, "t-1");
         assert_eq!(name.to_string(), text);
+    }
+
+    #[test]
+    fn each_collection_has_its_own_names() {
+        let text = "projects/p/instances/i/clusters/c";
+        assert_eq!(ClusterName::parse("name", text).unwrap().to_string(), text);
+        assert!(AppProfileName::parse("name", text).is_err());
+        let text = "projects/p/instances/i/appProfiles/a";
+        assert_eq!(AppProfileName::parse("name", text).unwrap().to_string(), text);
+        assert!(TableName::parse("name", text).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The tables that exist, as this process knows them.
+//! The tables that exist, and the app profiles of their instances, as this process knows them.
 //!
-//! A copy in memory of the lock service's table records, shared by the gateway
+//! A copy in memory of the lock service's records of tables and instances, shared by the gateway
 //! and the tablets of a process. The master publishes each change here once it
 //! is durable there; a process of its own follows the lock service's records
 //! and publishes the same way. A table that is being created or deleted is not
@@ -11,12 +11,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
-use row_api::names::TableName;
+use row_api::names::{InstanceName, TableName};
+use tonic::Status;
 
+use crate::app_profiles::{Access, AppProfiles};
 use crate::metadata;
 use crate::schema::{Family, FamilyId, TableId, TableSchema};
 
-/// A table that can be read and written. Its schema changes under its readers.
+/// A table that can be read and written. Its schema, and its instance's app
+/// profiles, change under its readers.
 #[derive(Debug)]
 pub struct Table {
     /// Its name.
@@ -24,17 +27,22 @@ pub struct Table {
     /// Its number.
     pub id: TableId,
     schema: ArcSwap<TableSchema>,
+    app_profiles: Arc<ArcSwap<AppProfiles>>,
 }
 
 impl Table {
-    /// A table called `name`, for tablets whose table is not published yet.
-    pub fn new(name: TableName, schema: TableSchema) -> Self {
-        Self { name, id: schema.table_id, schema: ArcSwap::from_pointee(schema) }
-    }
-
     /// Its schema now.
     pub fn schema(&self) -> Arc<TableSchema> {
         self.schema.load_full()
+    }
+
+    /// Refuses a request under the app profile `id` that is not to be answered.
+    ///
+    /// # Errors
+    ///
+    /// As [`AppProfiles::check`].
+    pub fn check_app_profile(&self, id: &str, access: Access) -> Result<(), Status> {
+        self.app_profiles.load().check(&self.name.instance, id, access)
     }
 }
 
@@ -48,6 +56,8 @@ pub struct Catalog {
 struct Tables {
     by_name: HashMap<String, Arc<Table>>,
     by_id: HashMap<TableId, Arc<Table>>,
+    /// Of instances that have a table or were ever created.
+    app_profiles: HashMap<InstanceName, Arc<ArcSwap<AppProfiles>>>,
 }
 
 impl Catalog {
@@ -90,7 +100,10 @@ impl Catalog {
             table.schema.store(Arc::new(schema));
             return;
         }
-        let table = Arc::new(Table::new(name.clone(), schema));
+        let app_profiles = Arc::clone(tables.app_profiles.entry(name.instance.clone()).or_default());
+        let id = schema.table_id;
+        let schema = ArcSwap::from_pointee(schema);
+        let table = Arc::new(Table { name: name.clone(), id, schema, app_profiles });
         tables.by_name.insert(name.to_string(), Arc::clone(&table));
         tables.by_id.insert(table.id, table);
     }
@@ -103,6 +116,30 @@ impl Catalog {
         if tables.by_name.get(&name).is_some_and(|named| named.id == id) {
             tables.by_name.remove(&name);
         }
+        // Two of the owners are `table` and the map itself.
+        let is_last = |profiles: &Arc<ArcSwap<AppProfiles>>| {
+            **profiles.load() == AppProfiles::Any && Arc::strong_count(profiles) <= 2
+        };
+        if tables.app_profiles.get(&table.name.instance).is_some_and(is_last) {
+            tables.app_profiles.remove(&table.name.instance);
+        }
+    }
+
+    /// Makes the app profiles of `instance` count from the next request on.
+    pub fn publish_app_profiles(&self, instance: &InstanceName, profiles: AppProfiles) {
+        let mut tables = self.tables.write();
+        let is_kept = profiles != AppProfiles::Any
+            || tables.by_id.values().any(|table| table.name.instance == *instance);
+        if is_kept {
+            tables.app_profiles.entry(instance.clone()).or_default().store(Arc::new(profiles));
+        } else {
+            tables.app_profiles.remove(instance);
+        }
+    }
+
+    /// The app profiles of `instance`.
+    pub fn app_profiles(&self, instance: &InstanceName) -> Arc<AppProfiles> {
+        self.tables.read().app_profiles.get(instance).map(|profiles| profiles.load_full()).unwrap_or_default()
     }
 }
 
@@ -133,6 +170,23 @@ mod tests {
         let held = catalog.by_name("projects/p/instances/i/tables/t").unwrap();
         catalog.publish(&name("t"), schema(5, 2));
         assert_eq!(held.schema().next_family_id, FamilyId(2));
+    }
+
+    #[test]
+    fn app_profiles_reach_the_tables_of_their_instance_and_outlive_them() {
+        let catalog = Catalog::new();
+        catalog.publish(&name("t"), schema(5, 1));
+        let held = catalog.by_id(TableId(5)).unwrap();
+        let instance = held.name.instance.clone();
+        held.check_app_profile("a", Access::Read).unwrap();
+        catalog.publish_app_profiles(&instance, AppProfiles::Known([].into()));
+        assert!(held.check_app_profile("a", Access::Read).is_err());
+        catalog.withdraw(TableId(5));
+        catalog.publish(&name("u"), schema(6, 1));
+        let later = catalog.by_id(TableId(6)).unwrap();
+        assert!(later.check_app_profile("a", Access::Read).is_err());
+        catalog.publish_app_profiles(&instance, AppProfiles::Any);
+        assert!(later.check_app_profile("a", Access::Read).is_ok());
     }
 
     #[test]

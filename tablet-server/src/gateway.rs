@@ -17,7 +17,7 @@ pub mod table_scan;
 
 mod meters;
 
-use row_api::names::TableName;
+use row_api::names::{InstanceName, TableName};
 use tonic::Status;
 
 use crate::metadata;
@@ -54,5 +54,17 @@ impl Caller {
             return Ok(());
         }
         Err(Status::permission_denied(format!("{table} is Hayloft's own table: it can be read, not changed")))
+    }
+
+    /// Refuses a change of `instance` as a whole, or of what belongs to it, that is not the caller's to make.
+    ///
+    /// # Errors
+    ///
+    /// PERMISSION_DENIED.
+    pub fn check_instance_change(self, instance: &InstanceName) -> Result<(), Status> {
+        if *instance != metadata::system_instance() {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!("{instance} is Hayloft's own instance: it cannot be changed")))
     }
 }

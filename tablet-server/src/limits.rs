@@ -33,7 +33,7 @@ pub const GC_RULE_BYTES_MAX: usize = 500;
 pub const TIMESTAMP_GRANULE_US: i64 = 1_000;
 
 /// Refuses `field`, saying why.
-pub(crate) fn refuse(field: impl Display, why: impl Display) -> Status {
+pub fn refuse(field: impl Display, why: impl Display) -> Status {
     Status::invalid_argument(format!("{field}: {why}"))
 }
 

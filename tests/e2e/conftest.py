@@ -9,8 +9,11 @@ import itertools
 import grpc
 import pytest
 from google.cloud.bigtable.data import BigtableDataClient
-from google.cloud.bigtable_admin_v2 import BigtableTableAdminClient
+from google.cloud.bigtable_admin_v2 import BigtableInstanceAdminClient, BigtableTableAdminClient
 from google.cloud.bigtable_admin_v2 import types as admin_types
+from google.cloud.bigtable_admin_v2.services.bigtable_instance_admin.transports import (
+    BigtableInstanceAdminGrpcTransport,
+)
 from google.cloud.bigtable_admin_v2.services.bigtable_table_admin.transports import BigtableTableAdminGrpcTransport
 from google.cloud.bigtable_v2 import BigtableClient
 from google.cloud.bigtable_v2.services.bigtable.transports import BigtableGrpcTransport
@@ -88,6 +91,12 @@ def emulator_environment(bigtable_address):
 def table_admin(address):
     """Google's generated table admin client over plaintext."""
     return BigtableTableAdminClient(transport=BigtableTableAdminGrpcTransport(channel=grpc.insecure_channel(address)))
+
+
+def instance_admin(address):
+    """Google's generated instance admin client over plaintext."""
+    channel = grpc.insecure_channel(address)
+    return BigtableInstanceAdminClient(transport=BigtableInstanceAdminGrpcTransport(channel=channel))
 
 
 @pytest.fixture(scope="session")

@@ -114,3 +114,25 @@ def test_import_loads_a_csv(cbt, crops, tmp_path):
     csv.write_text(",field\n,crop\n" + "".join(f"plot{n:03},wheat\n" for n in range(200)))
     cbt("import", crops, str(csv))
     assert cbt("count", crops).strip() == "203"
+
+
+@pytest.mark.hayloft_only("the emulator serves no instances")
+def test_instances_clusters_and_app_profiles(cbt):
+    cbt("createinstance", "by-cbt-1", "Made by cbt", "by-cbt-c1", "us-central1-b", "3", "SSD")
+    try:
+        assert "Made by cbt" in cbt("listinstances")
+        assert "by-cbt-c1" in cbt("-instance", "by-cbt-1", "listclusters")
+        cbt("-instance", "by-cbt-1", "createcluster", "by-cbt-c2", "europe-west1-b", "3", "SSD")
+        cbt("-instance", "by-cbt-1", "updatecluster", "by-cbt-c2", "num-nodes=5")
+        clusters = cbt("-instance", "by-cbt-1", "listclusters")
+        assert [line.split()[-2] for line in clusters.splitlines() if "by-cbt-c2" in line] == ["5"], clusters
+        cbt("createappprofile", "by-cbt-1", "anywhere", "Routes to any", "route-any")
+        cbt("createappprofile", "by-cbt-1", "second", "Routes to one", "route-to=by-cbt-c2", "transactional-writes")
+        assert "anywhere" in cbt("listappprofile", "by-cbt-1")
+        assert "by-cbt-c2" in cbt("getappprofile", "by-cbt-1", "second")
+        cbt("updateappprofile", "by-cbt-1", "second", "Routes to any now", "route-any", "-force")
+        cbt("deleteappprofile", "by-cbt-1", "second")
+        cbt("-instance", "by-cbt-1", "deletecluster", "by-cbt-c2")
+    finally:
+        cbt("deleteinstance", "by-cbt-1")
+    assert "by-cbt-1" not in cbt("listinstances")

@@ -2,7 +2,9 @@
 #![expect(unreachable_pub, reason = "nothing is public in an integration test")]
 
 mod crashes;
+mod instances;
 mod moves;
+mod operations;
 mod restarts;
 mod rows;
 mod stack;

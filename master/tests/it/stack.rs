@@ -7,17 +7,21 @@ use cluster::ServerId;
 use cluster::lock_service::LockService;
 use cluster::lock_service::embedded::EmbeddedLockService;
 use master::Master;
+use master::instance_admin::InstanceAdmin;
 use master::metadata_writer::MetadataWriter;
+use master::operations::OperationsService;
 use row_api::admin;
 use row_api::client::{RowClient, in_process};
 use row_api::data::mutation::{Mutation as Kind, SetCell};
 use row_api::data::{Mutation, ReadRowsRequest};
+use row_api::longrunning::operations_server::Operations;
+use row_api::longrunning::{GetOperationRequest, Operation};
 use row_api::names::TableName;
 use row_api::row::Row;
 use tablet_server::gateway::{Caller, Locator, Router, RowService};
 use tablet_server::{Catalog, Servers, TabletServer, TabletServerOptions, system_clock};
-use tonic::Status;
 use tonic::service::Routes;
+use tonic::{Request, Response, Status};
 use vfs::{FileSystem, RealFileSystem};
 
 pub const INSTANCE: &str = "projects/p/instances/i";
@@ -83,23 +87,47 @@ impl Stack {
         self.server.close().await.unwrap();
     }
 
+    /// The instance admin service, as anybody calls it.
+    pub fn instance_admin(&self) -> InstanceAdmin {
+        InstanceAdmin::new(Arc::clone(&self.master), Caller::Public)
+    }
+
+    /// The service of long-running operations.
+    pub fn operations(&self) -> OperationsService {
+        OperationsService::new(Arc::clone(&self.master))
+    }
+
+    pub async fn operation(&self, name: &str) -> Result<Operation, Status> {
+        let request = GetOperationRequest { name: name.to_owned() };
+        self.operations().get_operation(Request::new(request)).await.map(Response::into_inner)
+    }
+
     pub async fn create(&self, table: &str, splits: &[&str]) -> TableName {
         self.try_create(table, splits).await.unwrap()
     }
 
     /// Creates a table with the families `f` and `g`.
     pub async fn try_create(&self, table: &str, splits: &[&str]) -> Result<TableName, Status> {
+        self.try_create_in(INSTANCE, table, splits).await
+    }
+
+    pub async fn try_create_in(
+        &self,
+        instance: &str,
+        table: &str,
+        splits: &[&str],
+    ) -> Result<TableName, Status> {
         let split = |key: &&str| admin::create_table_request::Split { key: key.as_bytes().to_vec().into() };
         let families = ["f", "g"].map(|name| (name.to_owned(), admin::ColumnFamily::default()));
         let request = admin::CreateTableRequest {
-            parent: INSTANCE.to_owned(),
+            parent: instance.to_owned(),
             table_id: table.to_owned(),
             table: Some(admin::Table { column_families: families.into(), ..admin::Table::default() }),
             initial_splits: splits.iter().map(split).collect(),
         };
         let created = self.client.table_admin().create_table(request).await?.into_inner();
-        assert_eq!(created.name, name(table).to_string());
-        Ok(name(table))
+        assert_eq!(created.name, format!("{instance}/tables/{table}"));
+        Ok(TableName::parse("name", &created.name).unwrap())
     }
 
     pub async fn put(&self, table: &TableName, row: &str, value: &str) {

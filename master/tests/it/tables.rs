@@ -4,7 +4,6 @@ use row_api::admin::modify_column_families_request::Modification;
 use row_api::admin::modify_column_families_request::modification::Mod;
 use row_api::admin::table::View;
 use row_api::client::RowClient;
-use row_api::longrunning::GetOperationRequest;
 use row_api::names::TableName;
 use tonic::{Code, Status};
 
@@ -43,7 +42,7 @@ async fn get(stack: &Stack, table: &TableName, view: View) -> Result<admin::Tabl
     stack.client.table_admin().get_table(request).await.map(tonic::Response::into_inner)
 }
 
-fn code<T>(outcome: Result<T, Status>) -> Code {
+pub fn code<T>(outcome: Result<T, Status>) -> Code {
     outcome.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
@@ -152,8 +151,7 @@ async fn a_protected_table_is_not_deleted() {
         };
         let operation = stack.client.table_admin().update_table(request).await.unwrap().into_inner();
         assert!(operation.done);
-        let known = stack.operation(&operation.name).await.unwrap();
-        assert_eq!(known, operation);
+        assert_eq!(stack.operation(&operation.name).await.unwrap(), operation);
         assert_eq!(get(&stack, &table, View::Full).await.unwrap().deletion_protection, deletion_protection);
         assert_eq!(code(delete(&stack, &table).await), expected);
     }
@@ -220,18 +218,6 @@ async fn a_consistency_token_is_of_its_table() {
 }
 
 #[tokio::test]
-async fn instances_that_nobody_created_are_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let stack = Stack::open(dir.path()).await;
-    stack.create("t", &[]).await;
-    let instance = stack.instance("projects/p/instances/anything").await.unwrap();
-    assert_eq!(instance.display_name, "anything");
-    assert_eq!(stack.instances("projects/p").await.unwrap(), [INSTANCE]);
-    assert_eq!(code(stack.instances("p").await), Code::InvalidArgument);
-    stack.close().await;
-}
-
-#[tokio::test]
 async fn a_request_that_is_wrong_is_refused_by_field() {
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::open(dir.path()).await;
@@ -268,32 +254,5 @@ fn good() -> admin::CreateTableRequest {
         parent: INSTANCE.to_owned(),
         table_id: "t".to_owned(),
         ..admin::CreateTableRequest::default()
-    }
-}
-
-impl Stack {
-    async fn operation(&self, name: &str) -> Result<row_api::longrunning::Operation, Status> {
-        use row_api::longrunning::operations_server::Operations;
-        let service = master::operations::OperationsService::new(std::sync::Arc::clone(&self.master));
-        let request = GetOperationRequest { name: name.to_owned() };
-        service.get_operation(tonic::Request::new(request)).await.map(tonic::Response::into_inner)
-    }
-
-    async fn instance(&self, name: &str) -> Result<admin::Instance, Status> {
-        use row_api::admin::bigtable_instance_admin_server::BigtableInstanceAdmin;
-        let service = master::instance_admin::InstanceAdmin::new(std::sync::Arc::clone(&self.master));
-        let request = admin::GetInstanceRequest { name: name.to_owned() };
-        service.get_instance(tonic::Request::new(request)).await.map(tonic::Response::into_inner)
-    }
-
-    async fn instances(&self, project: &str) -> Result<Vec<String>, Status> {
-        use row_api::admin::bigtable_instance_admin_server::BigtableInstanceAdmin;
-        let service = master::instance_admin::InstanceAdmin::new(std::sync::Arc::clone(&self.master));
-        let request = admin::ListInstancesRequest {
-            parent: project.to_owned(),
-            ..admin::ListInstancesRequest::default()
-        };
-        let answer = service.list_instances(tonic::Request::new(request)).await?.into_inner();
-        Ok(answer.instances.into_iter().map(|instance| instance.name).collect())
     }
 }

@@ -1,7 +1,7 @@
 //! `google.bigtable.v2.Bigtable`: requests are checked as a whole, then routed.
 //!
-//! App profiles are accepted and ignored: there is one cluster. What is not
-//! built answers UNIMPLEMENTED with a sentence.
+//! App profiles decide what a request may do, not where it goes: every cluster of
+//! an instance is this one. What is not built answers UNIMPLEMENTED with a sentence.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,6 +22,7 @@ use super::router::Router;
 use super::row_batches::{self, Entry};
 use super::table_scan::TableScan;
 use super::{Caller, REQUEST_BYTES_MAX};
+use crate::app_profiles::Access;
 use crate::catalog::Table;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::chunk;
@@ -58,21 +59,29 @@ impl RowService {
         BigtableServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
     }
 
-    fn table(&self, name: &str, view: &str) -> Result<Arc<Table>, Status> {
+    /// The table of a request that names it, and perhaps a view, under the app profile `profile`.
+    fn table(&self, name: &str, view: &str, profile: &str, access: Access) -> Result<Arc<Table>, Status> {
         if !view.is_empty() {
             return Err(Status::unimplemented(
                 "Authorized and materialized views are not built in this version of Hayloft.",
             ));
         }
         if let Some(table) = self.router.catalog().by_name(name) {
+            table.check_app_profile(profile, access)?;
             return Ok(table);
         }
         TableName::parse("table_name", name)?;
         Err(Error::NoTable { name: name.to_owned() }.into())
     }
 
-    fn table_to_change(&self, name: &str, view: &str) -> Result<Arc<Table>, Status> {
-        let table = self.table(name, view)?;
+    fn table_to_change(
+        &self,
+        name: &str,
+        view: &str,
+        profile: &str,
+        access: Access,
+    ) -> Result<Arc<Table>, Status> {
+        let table = self.table(name, view, profile, access)?;
         self.caller.check_change(&table.name)?;
         Ok(table)
     }
@@ -86,7 +95,7 @@ impl RowService {
         } else {
             &request.materialized_view_name
         };
-        let table = self.table(&request.table_name, view)?;
+        let table = self.table(&request.table_name, view, &request.app_profile_id, Access::Read)?;
         let schema = table.schema();
         let rows_limit = u64::try_from(request.rows_limit).map_err(|_| {
             Status::invalid_argument(format!("rows_limit: {}, at least 0 (no limit)", request.rows_limit))
@@ -120,7 +129,9 @@ impl RowService {
         &self,
         request: data::SampleRowKeysRequest,
     ) -> Result<BoxStream<data::SampleRowKeysResponse>, Status> {
-        let table = self.table(&request.table_name, &request.authorized_view_name)?;
+        let data::SampleRowKeysRequest { table_name, authorized_view_name: view, app_profile_id, .. } =
+            &request;
+        let table = self.table(table_name, view, app_profile_id, Access::Read)?;
         let asked = request.row_range.unwrap_or_default();
         let start = RowRange::check("row_range", &asked)?.start;
         let end = match asked.end_key {
@@ -140,7 +151,8 @@ impl RowService {
     }
 
     async fn mutate(&self, request: data::MutateRowRequest) -> Result<data::MutateRowResponse, Status> {
-        let table = self.table_to_change(&request.table_name, &request.authorized_view_name)?;
+        let data::MutateRowRequest { table_name, authorized_view_name: view, app_profile_id, .. } = &request;
+        let table = self.table_to_change(table_name, view, app_profile_id, Access::Write)?;
         let row = RowMutations::check(&table.schema(), "mutations", request.row_key, request.mutations)?;
         self.router.mutate_row(&table, &row).await?;
         Ok(data::MutateRowResponse {})
@@ -150,7 +162,8 @@ impl RowService {
         &self,
         request: data::MutateRowsRequest,
     ) -> Result<BoxStream<data::MutateRowsResponse>, Status> {
-        let table = self.table_to_change(&request.table_name, &request.authorized_view_name)?;
+        let data::MutateRowsRequest { table_name, authorized_view_name: view, app_profile_id, .. } = &request;
+        let table = self.table_to_change(table_name, view, app_profile_id, Access::Write)?;
         let mutation_count = request.entries.iter().map(|entry| entry.mutations.len().max(1)).sum();
         limits::check_mutation_count("entries", mutation_count)?;
         let schema = table.schema();
@@ -192,7 +205,9 @@ impl RowService {
         &self,
         request: data::CheckAndMutateRowRequest,
     ) -> Result<data::CheckAndMutateRowResponse, Status> {
-        let table = self.table_to_change(&request.table_name, &request.authorized_view_name)?;
+        let data::CheckAndMutateRowRequest { table_name, authorized_view_name: view, app_profile_id, .. } =
+            &request;
+        let table = self.table_to_change(table_name, view, app_profile_id, Access::Transaction)?;
         let schema = table.schema();
         let request = CheckAndMutate::check(&schema, request)?;
         let predicate_matched = self.router.check_and_mutate(&table, &schema, &request).await?;
@@ -203,7 +218,10 @@ impl RowService {
         &self,
         request: data::ReadModifyWriteRowRequest,
     ) -> Result<data::ReadModifyWriteRowResponse, Status> {
-        let table = self.table_to_change(&request.table_name, &request.authorized_view_name)?;
+        let data::ReadModifyWriteRowRequest {
+            table_name, authorized_view_name: view, app_profile_id, ..
+        } = &request;
+        let table = self.table_to_change(table_name, view, app_profile_id, Access::Transaction)?;
         let schema = table.schema();
         let request = ReadModifyWrite::check(&schema, request.row_key, request.rules)?;
         let row = self.router.read_modify_write(&table, &schema, &request).await?;
@@ -261,7 +279,9 @@ impl Bigtable for RowService {
         &self,
         request: Request<data::PingAndWarmRequest>,
     ) -> Result<Response<data::PingAndWarmResponse>, Status> {
-        InstanceName::parse("name", &request.get_ref().name)?;
+        let data::PingAndWarmRequest { name, app_profile_id } = request.get_ref();
+        let instance = InstanceName::parse("name", name)?;
+        self.router.catalog().app_profiles(&instance).check(&instance, app_profile_id, Access::Read)?;
         Ok(Response::new(data::PingAndWarmResponse {}))
     }
 }
