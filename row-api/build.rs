@@ -5,7 +5,7 @@
 //! part of this build, so the services are described here as a table of RPC names: the request of
 //! `Foo` is `FooRequest` and its answer `FooResponse` unless the row says
 //! otherwise. An RPC that no role implements answers UNIMPLEMENTED with a
-//! sentence that names it.
+//! sentence that names it, and for those that are not to come says what to use instead.
 
 use tonic_build::manual;
 
@@ -20,17 +20,24 @@ struct Rpc {
     request: Option<&'static str>,
     answer: Option<&'static str>,
     streaming: bool,
+    both_ways: bool,
+    instead: &'static str,
 }
 
 const EMPTY: &str = "super::Empty";
 const OPERATION: &str = "crate::longrunning::Operation";
 
 const fn unary(name: &'static str) -> Rpc {
-    Rpc { name, request: None, answer: None, streaming: false }
+    Rpc { name, request: None, answer: None, streaming: false, both_ways: false, instead: "" }
 }
 
 const fn streaming(name: &'static str) -> Rpc {
-    Rpc { name, request: None, answer: None, streaming: true }
+    Rpc { name, request: None, answer: None, streaming: true, both_ways: false, instead: "" }
+}
+
+/// A call that streams both ways, of messages that the message crates do not have.
+const fn session(name: &'static str) -> Rpc {
+    Rpc { both_ways: true, ..streaming(name) }.takes(EMPTY).answers(EMPTY)
 }
 
 impl Rpc {
@@ -41,6 +48,12 @@ impl Rpc {
 
     const fn answers(mut self, answer: &'static str) -> Self {
         self.answer = Some(answer);
+        self
+    }
+
+    /// Not to come: a sentence says what to use.
+    const fn instead(mut self, sentence: &'static str) -> Self {
+        self.instead = sentence;
         self
     }
 
@@ -55,6 +68,7 @@ impl Rpc {
             .input_type(or(self.request, "Request"))
             .output_type(or(self.answer, "Response"))
             .codec_path("tonic_prost::ProstCodec");
+        let method = if self.both_ways { method.client_streaming() } else { method };
         if self.streaming { method.server_streaming().build() } else { method.build() }
     }
 }
@@ -81,7 +95,10 @@ impl Service {
         let mut named = pieces.next().unwrap_or_default().to_owned();
         let mut stubs = 0;
         for (rpc, piece) in self.rpcs.iter().zip(pieces) {
-            named += &format!("\"{} is not built in this version of Hayloft.\"", rpc.name);
+            named += &match rpc.instead {
+                "" => format!("\"{} is not built in this version of Hayloft.\"", rpc.name),
+                sentence => format!("\"{} is not part of Hayloft. {sentence}\"", rpc.name),
+            };
             named += piece;
             stubs += 1;
         }
@@ -98,6 +115,18 @@ impl Service {
             .to_string()
     }
 }
+
+const SQL: &str = "There is no SQL here: read with ReadRows and a filter.";
+const SESSION: &str = "Sessions are not spoken here: send each request as a call of its own.";
+const LOGICAL_VIEW: &str = "There is no SQL here: to share part of a table, use an authorized view.";
+const MATERIALIZED_VIEW: &str =
+    "There is no SQL here: keep what you would select in a table of its own, and write both.";
+const SCHEMA_BUNDLE: &str =
+    "Cells hold bytes, whatever their schema: keep the protobuf descriptors with the application.";
+const SNAPSHOT: &str =
+    "Snapshots gave way to backups in Google's service too: use CreateBackup and RestoreTable.";
+const MEMORY_LAYER: &str =
+    "Reads are served from the block cache of each tablet server: set its size by rows.block_cache.";
 
 fn snake_case(name: &str) -> String {
     let mut snake = String::new();
@@ -134,8 +163,13 @@ const BIGTABLE: Service = Service {
         unary("ReadModifyWriteRow"),
         streaming("GenerateInitialChangeStreamPartitions"),
         streaming("ReadChangeStream"),
-        unary("PrepareQuery"),
-        streaming("ExecuteQuery"),
+        unary("PrepareQuery").instead(SQL),
+        streaming("ExecuteQuery").instead(SQL),
+        // Google's own clients only; the message crate does not have theirs.
+        session("OpenTable").instead(SESSION),
+        session("OpenAuthorizedView").instead(SESSION),
+        session("OpenMaterializedView").instead(SESSION),
+        unary("GetClientConfiguration").takes(EMPTY).answers(EMPTY).instead(SESSION),
     ],
 };
 
@@ -155,6 +189,10 @@ const INSTANCE_ADMIN: Service = Service {
         unary("UpdateCluster").takes("super::Cluster").answers(OPERATION),
         unary("PartialUpdateCluster").answers(OPERATION),
         unary("DeleteCluster").answers(EMPTY),
+        // The message crate does not have theirs; an empty one takes any request.
+        unary("UpdateMemoryLayer").takes(EMPTY).answers(OPERATION).instead(MEMORY_LAYER),
+        unary("ListMemoryLayers").takes(EMPTY).answers(EMPTY).instead(MEMORY_LAYER),
+        unary("GetMemoryLayer").takes(EMPTY).answers(EMPTY).instead(MEMORY_LAYER),
         unary("CreateAppProfile").answers("super::AppProfile"),
         unary("GetAppProfile").answers("super::AppProfile"),
         unary("ListAppProfiles"),
@@ -166,16 +204,16 @@ const INSTANCE_ADMIN: Service = Service {
             .takes("crate::iam::TestIamPermissionsRequest")
             .answers("crate::iam::TestIamPermissionsResponse"),
         unary("ListHotTablets"),
-        unary("CreateLogicalView").answers(OPERATION),
-        unary("GetLogicalView").answers("super::LogicalView"),
-        unary("ListLogicalViews"),
-        unary("UpdateLogicalView").answers(OPERATION),
-        unary("DeleteLogicalView").answers(EMPTY),
-        unary("CreateMaterializedView").answers(OPERATION),
-        unary("GetMaterializedView").answers("super::MaterializedView"),
-        unary("ListMaterializedViews"),
-        unary("UpdateMaterializedView").answers(OPERATION),
-        unary("DeleteMaterializedView").answers(EMPTY),
+        unary("CreateLogicalView").answers(OPERATION).instead(LOGICAL_VIEW),
+        unary("GetLogicalView").answers("super::LogicalView").instead(LOGICAL_VIEW),
+        unary("ListLogicalViews").instead(LOGICAL_VIEW),
+        unary("UpdateLogicalView").answers(OPERATION).instead(LOGICAL_VIEW),
+        unary("DeleteLogicalView").answers(EMPTY).instead(LOGICAL_VIEW),
+        unary("CreateMaterializedView").answers(OPERATION).instead(MATERIALIZED_VIEW),
+        unary("GetMaterializedView").answers("super::MaterializedView").instead(MATERIALIZED_VIEW),
+        unary("ListMaterializedViews").instead(MATERIALIZED_VIEW),
+        unary("UpdateMaterializedView").answers(OPERATION).instead(MATERIALIZED_VIEW),
+        unary("DeleteMaterializedView").answers(EMPTY).instead(MATERIALIZED_VIEW),
     ],
 };
 
@@ -184,7 +222,7 @@ const TABLE_ADMIN: Service = Service {
     name: "BigtableTableAdmin",
     rpcs: &[
         unary("CreateTable").answers("super::Table"),
-        unary("CreateTableFromSnapshot").answers(OPERATION),
+        unary("CreateTableFromSnapshot").answers(OPERATION).instead(SNAPSHOT),
         unary("ListTables"),
         unary("GetTable").answers("super::Table"),
         unary("UpdateTable").answers(OPERATION),
@@ -199,10 +237,10 @@ const TABLE_ADMIN: Service = Service {
         unary("DropRowRange").answers(EMPTY),
         unary("GenerateConsistencyToken"),
         unary("CheckConsistency"),
-        unary("SnapshotTable").answers(OPERATION),
-        unary("GetSnapshot").answers("super::Snapshot"),
-        unary("ListSnapshots"),
-        unary("DeleteSnapshot").answers(EMPTY),
+        unary("SnapshotTable").answers(OPERATION).instead(SNAPSHOT),
+        unary("GetSnapshot").answers("super::Snapshot").instead(SNAPSHOT),
+        unary("ListSnapshots").instead(SNAPSHOT),
+        unary("DeleteSnapshot").answers(EMPTY).instead(SNAPSHOT),
         unary("CreateBackup").answers(OPERATION),
         unary("GetBackup").answers("super::Backup"),
         unary("UpdateBackup").answers("super::Backup"),
@@ -215,11 +253,11 @@ const TABLE_ADMIN: Service = Service {
         unary("TestIamPermissions")
             .takes("crate::iam::TestIamPermissionsRequest")
             .answers("crate::iam::TestIamPermissionsResponse"),
-        unary("CreateSchemaBundle").answers(OPERATION),
-        unary("UpdateSchemaBundle").answers(OPERATION),
-        unary("GetSchemaBundle").answers("super::SchemaBundle"),
-        unary("ListSchemaBundles"),
-        unary("DeleteSchemaBundle").answers(EMPTY),
+        unary("CreateSchemaBundle").answers(OPERATION).instead(SCHEMA_BUNDLE),
+        unary("UpdateSchemaBundle").answers(OPERATION).instead(SCHEMA_BUNDLE),
+        unary("GetSchemaBundle").answers("super::SchemaBundle").instead(SCHEMA_BUNDLE),
+        unary("ListSchemaBundles").instead(SCHEMA_BUNDLE),
+        unary("DeleteSchemaBundle").answers(EMPTY).instead(SCHEMA_BUNDLE),
     ],
 };
 

@@ -132,7 +132,7 @@ pub fn replace(known: &mut admin::Cluster, r#type: Type, new: &admin::Cluster) -
             "node_scaling_factor",
             new.node_scaling_factor != 0 && new.node_scaling_factor != known.node_scaling_factor,
         ),
-        ("encryption_config", new.encryption_config.is_some()),
+        ("encryption_config", names_key(new)),
     ];
     if let Some((field, _)) = fixed.iter().find(|(_, differs)| *differs) {
         return Err(limits::refuse(field, "cannot be changed"));
@@ -262,7 +262,7 @@ fn check_cluster(
     if cluster.state != 0 {
         return refuse("state", "is given by the server, leave it empty".to_owned());
     }
-    if cluster.encryption_config.is_some() {
+    if names_key(&cluster) {
         return Err(Status::unimplemented(format!(
             "{field}.encryption_config: keys of the customer's are not built in this version of Hayloft."
         )));
@@ -372,6 +372,11 @@ fn check_targets(field: &str, targets: &mut AutoscalingTargets, storage: Storage
         return Err(limits::refuse(format_args!("{field}.storage_utilization_gib_per_node"), why));
     }
     Ok(())
+}
+
+/// Whether the cluster is to be encrypted with a key of the customer's; Go's client sends an empty name for none.
+fn names_key(cluster: &admin::Cluster) -> bool {
+    cluster.encryption_config.as_ref().is_some_and(|config| !config.kms_key_name.is_empty())
 }
 
 /// How the cluster is autoscaled; an empty configuration is none.

@@ -1,7 +1,7 @@
 //! What can go wrong in the master, and what a client is told of it.
 
 use cluster::lock_service::LockError;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// An operation of the master that failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,17 @@ pub enum Error {
 
 /// An operation's outcome.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Whether what was asked for is not there.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Refused(status) => status.code() == Code::NotFound,
+            Self::Tablets(tablet_server::Error::NoTable { .. }) => true,
+            Self::NoServer | Self::Tablets(_) | Self::Lock(_) => false,
+        }
+    }
+}
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 
 use row_api::admin;
 use row_api::admin::bigtable_instance_admin_server::{BigtableInstanceAdmin, BigtableInstanceAdminServer};
-use row_api::longrunning;
 use row_api::names::InstanceName;
+use row_api::{iam, longrunning};
 use tablet_server::gateway::Caller;
 use tablet_server::limits;
 use tonic::{Request, Response, Status};
@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 use crate::instance_rules;
 use crate::master::Master;
 use crate::operations::any;
+use crate::policies::Resource;
 
 type Operation = longrunning::Operation;
 
@@ -224,6 +225,34 @@ impl BigtableInstanceAdmin for InstanceAdmin {
         request: Request<admin::DeleteAppProfileRequest>,
     ) -> Result<Response<()>, Status> {
         self.delete_app_profile(&request.get_ref().name).await.map(Response::new)
+    }
+
+    async fn get_iam_policy(
+        &self,
+        request: Request<iam::GetIamPolicyRequest>,
+    ) -> Result<Response<iam::Policy>, Status> {
+        let request = request.get_ref();
+        let resource = Resource::Instance(InstanceName::parse("resource", &request.resource)?);
+        Ok(Response::new(self.master.policy(&resource, request).await?))
+    }
+
+    async fn set_iam_policy(
+        &self,
+        request: Request<iam::SetIamPolicyRequest>,
+    ) -> Result<Response<iam::Policy>, Status> {
+        let request = request.into_inner();
+        let resource = Resource::Instance(InstanceName::parse("resource", &request.resource)?);
+        self.caller.check_instance_change(resource.instance())?;
+        Ok(Response::new(self.master.set_policy(&resource, request).await?))
+    }
+
+    async fn test_iam_permissions(
+        &self,
+        request: Request<iam::TestIamPermissionsRequest>,
+    ) -> Result<Response<iam::TestIamPermissionsResponse>, Status> {
+        let request = request.into_inner();
+        let resource = Resource::Instance(InstanceName::parse("resource", &request.resource)?);
+        Ok(Response::new(self.master.test_permissions(&resource, request).await?))
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 1  record: deleting        from here on the instance is out of sight
-//! 2  its tables deleted, each as `tables` does it
+//! 2  its tables deleted, each as `tables` does it, and its policy
 //! 3  record: deleted         kept, so that the instance does not exist implicitly
 //! ```
 //!
@@ -26,6 +26,7 @@ use crate::assignment::Cluster;
 use crate::error::Result;
 use crate::instance_record::{self, InstanceRecord, InstanceState};
 use crate::master::Master;
+use crate::policies::Resource;
 use crate::tables::to_its_end;
 
 /// Deleted instances that are remembered as such.
@@ -164,6 +165,7 @@ impl Master {
         for (table, _) in self.tables_of_instance(name).await? {
             self.remove_serving_table(cluster, &table).await?;
         }
+        self.remove_policies(&Resource::Instance(name.clone())).await?;
         let deletion = self.new_epoch().await?.0;
         self.write_instance(name, &InstanceRecord::deleted(deletion)).await?;
         self.forget_oldest_deleted().await

@@ -13,6 +13,7 @@
 //!   over [`instance_record`].
 //! - [`resource_ids`], [`table_rules`], [`instance_rules`], [`cluster_rules`],
 //!   [`app_profile_rules`]: what each of them may look like.
+//! - [`policies`], [`policy_rules`]: who may do what with them, as far as that is recorded.
 //! - [`operations`], [`operation_filter`]: what became of requests, for clients that ask again.
 //! - [`table_admin`], [`instance_admin`]: Google's admin API in front of it, and
 //!   its lists in [`pages`].
@@ -30,6 +31,8 @@ pub mod metadata_writer;
 pub mod operation_filter;
 pub mod operations;
 pub mod pages;
+pub mod policies;
+pub mod policy_rules;
 pub mod resource_ids;
 pub mod table_admin;
 pub mod table_rules;

@@ -14,8 +14,8 @@ use row_api::admin::drop_row_range_request::Target;
 use row_api::admin::encryption_info::EncryptionType;
 use row_api::admin::table::cluster_state::ReplicationState;
 use row_api::admin::table::{ClusterState, View};
-use row_api::longrunning;
 use row_api::names::{InstanceName, TableName};
+use row_api::{iam, longrunning};
 use tablet_server::gateway::Caller;
 use tablet_server::limits;
 use tablet_server::row_set::RowRange;
@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status};
 
 use crate::master::Master;
 use crate::operations::any;
+use crate::policies::Resource;
 use crate::{pages, resource_ids, table_rules};
 
 /// Tables on one page of ListTables, at most and unless asked for fewer.
@@ -211,6 +212,34 @@ impl BigtableTableAdmin for TableAdmin {
             return Err(Status::invalid_argument(why));
         }
         Ok(Response::new(admin::CheckConsistencyResponse { consistent: true }))
+    }
+
+    async fn get_iam_policy(
+        &self,
+        request: Request<iam::GetIamPolicyRequest>,
+    ) -> Result<Response<iam::Policy>, Status> {
+        let request = request.get_ref();
+        let resource = Resource::Table(TableName::parse("resource", &request.resource)?);
+        Ok(Response::new(self.master.policy(&resource, request).await?))
+    }
+
+    async fn set_iam_policy(
+        &self,
+        request: Request<iam::SetIamPolicyRequest>,
+    ) -> Result<Response<iam::Policy>, Status> {
+        let request = request.into_inner();
+        let resource = Resource::Table(TableName::parse("resource", &request.resource)?);
+        self.caller.check_instance_change(resource.instance())?;
+        Ok(Response::new(self.master.set_policy(&resource, request).await?))
+    }
+
+    async fn test_iam_permissions(
+        &self,
+        request: Request<iam::TestIamPermissionsRequest>,
+    ) -> Result<Response<iam::TestIamPermissionsResponse>, Status> {
+        let request = request.into_inner();
+        let resource = Resource::Table(TableName::parse("resource", &request.resource)?);
+        Ok(Response::new(self.master.test_permissions(&resource, request).await?))
     }
 }
 

@@ -39,6 +39,7 @@ use tonic::Status;
 use crate::assignment::{Cluster, Event, assignment_of};
 use crate::error::{Error, Result};
 use crate::master::Master;
+use crate::policies::Resource;
 use crate::table_rules;
 
 impl Master {
@@ -237,6 +238,7 @@ impl Master {
         }
         let dropped: BTreeSet<_> = record.tablets.iter().map(|tablet| TabletId(tablet.tablet)).collect();
         cluster.learn(Event::TabletsDropped(dropped), Epoch::default());
+        self.remove_policies(&Resource::Table(name.clone())).await?;
         Ok(self.lock_service.delete(&table_record::key(name), Expect::Anything).await?)
     }
 

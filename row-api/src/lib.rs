@@ -14,9 +14,10 @@ pub mod data;
 pub mod names;
 pub mod row;
 
-/// Messages of `google.iam.v1`.
+/// Messages of `google.iam.v1`, and the expression that a condition in them is.
 pub mod iam {
     pub use googleapis_tonic_google_iam_v1::google::iam::v1::*;
+    pub use googleapis_tonic_google_iam_v1::google::r#type::Expr;
 }
 
 /// Messages of `google.longrunning`, and its service.

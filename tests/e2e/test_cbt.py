@@ -124,13 +124,12 @@ def test_instances_clusters_and_app_profiles(cbt):
         assert "by-cbt-c1" in cbt("-instance", "by-cbt-1", "listclusters")
         cbt("-instance", "by-cbt-1", "createcluster", "by-cbt-c2", "europe-west1-b", "3", "SSD")
         cbt("-instance", "by-cbt-1", "updatecluster", "by-cbt-c2", "num-nodes=5")
-        clusters = cbt("-instance", "by-cbt-1", "listclusters")
-        assert [line.split()[-2] for line in clusters.splitlines() if "by-cbt-c2" in line] == ["5"], clusters
+        assert "READY (5 serve nodes)" in cbt("-instance", "by-cbt-1", "listclusters")
         cbt("createappprofile", "by-cbt-1", "anywhere", "Routes to any", "route-any")
-        cbt("createappprofile", "by-cbt-1", "second", "Routes to one", "route-to=by-cbt-c2", "transactional-writes")
+        cbt("createappprofile", "by-cbt-1", "second", "Routes to one", "route-to=by-cbt-c2", "transactional-writes=true", "force=true")
         assert "anywhere" in cbt("listappprofile", "by-cbt-1")
         assert "by-cbt-c2" in cbt("getappprofile", "by-cbt-1", "second")
-        cbt("updateappprofile", "by-cbt-1", "second", "Routes to any now", "route-any", "-force")
+        cbt("updateappprofile", "by-cbt-1", "second", "Routes to any now", "route-any", "force=true")
         cbt("deleteappprofile", "by-cbt-1", "second")
         cbt("-instance", "by-cbt-1", "deletecluster", "by-cbt-c2")
     finally:

@@ -1,4 +1,4 @@
-"""Instances, clusters, app profiles and operations, by Google's admin clients, across kills."""
+"""Instances, clusters, app profiles, policies and operations, by Google's admin clients, across kills."""
 
 import itertools
 import re
@@ -9,7 +9,9 @@ from google.cloud.bigtable import Client, enums
 from google.cloud.bigtable.data import BigtableDataClient, SetCell
 from google.cloud.bigtable.data.read_modify_write_rules import IncrementRule
 from google.cloud.bigtable_admin_v2 import types
+from google.iam.v1 import policy_pb2
 from google.protobuf import field_mask_pb2
+from google.type import expr_pb2
 
 from conftest import PROJECT, create_table, instance_admin, table_admin
 
@@ -403,6 +405,56 @@ def test_operations_are_listed_by_resource_filter_and_page(instances, new_instan
             call(listed[0].name)
 
 
+# --- policies
+
+
+def test_policies_are_kept_under_their_etags(instances, admin, new_instance):
+    name = new_instance()
+    table = admin.create_table(parent=name, table_id="table", table={}).name
+    for client, resource in ((instances, name), (admin, table)):
+        empty = client.get_iam_policy(resource=resource)
+        assert not empty.bindings and empty.etag
+        binding = policy_pb2.Binding(role="roles/bigtable.reader", members=["user:ada@example.com"])
+        policy = policy_pb2.Policy(etag=empty.etag, bindings=[binding])
+        made = client.set_iam_policy(request={"resource": resource, "policy": policy})
+        assert list(made.bindings) == [binding] and made.etag != empty.etag
+        assert client.get_iam_policy(resource=resource) == made
+        with pytest.raises(exceptions.Aborted, match="etag"):
+            client.set_iam_policy(request={"resource": resource, "policy": policy})
+        for version, outcome in ((1, exceptions.InvalidArgument), (3, None)):
+            condition = expr_pb2.Expr(title="always", expression="true")
+            conditional = policy_pb2.Binding(role=binding.role, members=binding.members, condition=condition)
+            request = {"resource": resource, "policy": policy_pb2.Policy(version=version, bindings=[conditional])}
+            if outcome:
+                with pytest.raises(outcome, match="policy.version"):
+                    client.set_iam_policy(request=request)
+            else:
+                assert client.set_iam_policy(request=request).version == 3
+        with pytest.raises(exceptions.InvalidArgument, match="requested_policy_version"):
+            client.get_iam_policy(resource=resource)
+        options = {"requested_policy_version": 3}
+        assert client.get_iam_policy(request={"resource": resource, "options": options}).version == 3
+        with pytest.raises(exceptions.InvalidArgument, match=r"policy.bindings\[0\].members\[0\]: "):
+            wrong = policy_pb2.Policy(bindings=[policy_pb2.Binding(role="roles/x", members=["ada"])])
+            client.set_iam_policy(request={"resource": resource, "policy": wrong})
+    admin.delete_table(name=table)
+    with pytest.raises(exceptions.NotFound):
+        admin.get_iam_policy(resource=table)
+    admin.create_table(parent=name, table_id="table", table={})
+    assert not admin.get_iam_policy(resource=table).bindings
+
+
+def test_every_permission_is_granted_on_what_is_there(instances, admin, new_instance):
+    name = new_instance()
+    table = admin.create_table(parent=name, table_id="table", table={}).name
+    asked = ["bigtable.tables.readRows", "bigtable.tables.mutateRows"]
+    assert list(admin.test_iam_permissions(resource=table, permissions=asked).permissions) == asked
+    assert list(instances.test_iam_permissions(resource=name, permissions=asked).permissions) == asked
+    assert not admin.test_iam_permissions(resource=f"{table}-not", permissions=asked).permissions
+    with pytest.raises(exceptions.InvalidArgument, match=r"permissions\[0\]: "):
+        instances.test_iam_permissions(resource=name, permissions=["bigtable.*"])
+
+
 # --- kills
 
 
@@ -421,6 +473,8 @@ def test_instances_profiles_and_operations_survive_a_kill(new_server, monkeypatc
             client.get_table(name.rsplit("/", 1)[1], "t").mutate_row("row", SetCell("cf", "q", name.encode()))
     create_table(table_admin(server.bigtable), "implicit")
     instances.delete_instance(name=gone)
+    policy = policy_pb2.Policy(bindings=[policy_pb2.Binding(role="roles/x", members=["allUsers"])])
+    policy = instances.set_iam_policy(request={"resource": names[0], "policy": policy})
     before = instances.list_instances(parent=PARENT)
     assert len(before.instances) == 3
 
@@ -431,6 +485,7 @@ def test_instances_profiles_and_operations_survive_a_kill(new_server, monkeypatc
     assert instances.list_instances(parent=PARENT) == before
     with pytest.raises(exceptions.NotFound):
         instances.get_instance(name=gone)
+    assert instances.get_iam_policy(resource=names[0]) == policy
     assert instances.get_app_profile(name=made.name) == operation.result()
     assert instances.transport.operations_client.get_operation(operation.operation.name) == operation.operation
     with BigtableDataClient(project=PROJECT) as client:

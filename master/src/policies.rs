@@ -1,0 +1,131 @@
+//! IAM policies of resources, each a record `policy/<resource name>` of the lock service.
+//!
+//! A policy goes when its resource goes. Without authentication everybody may do
+//! everything, and says so to who asks.
+
+use std::fmt;
+
+use bytes::Bytes;
+use cluster::lock_service::Expect;
+use prost::Message;
+use row_api::iam::{
+    GetIamPolicyRequest, Policy, SetIamPolicyRequest, TestIamPermissionsRequest, TestIamPermissionsResponse,
+};
+use row_api::names::{InstanceName, TableName};
+use tablet_server::table_record::BadTableRecord;
+
+use crate::error::Result;
+use crate::master::Master;
+use crate::policy_rules;
+
+/// What the keys of policies start with.
+const PREFIX: &str = "policy/";
+
+/// Something that has a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// An instance.
+    Instance(InstanceName),
+    /// A table.
+    Table(TableName),
+}
+
+impl Resource {
+    /// The instance that it is or belongs to.
+    pub fn instance(&self) -> &InstanceName {
+        match self {
+            Self::Instance(name) => name,
+            Self::Table(name) => &name.instance,
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(name) => name.fmt(f),
+            Self::Table(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Master {
+    /// The policy of `resource`, as `request` asks for it.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, INVALID_ARGUMENT, or [`Error`](crate::Error).
+    pub async fn policy(&self, resource: &Resource, request: &GetIamPolicyRequest) -> Result<Policy> {
+        self.check_is_there(resource).await?;
+        let (policy, _) = self.read_policy(resource).await?;
+        policy_rules::check_get(&policy, request)?;
+        Ok(policy)
+    }
+
+    /// Replaces the policy of `resource`.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, ABORTED where it has changed since it was read, what
+    /// [`policy_rules::check_set`] refuses, or [`Error`](crate::Error); then nothing changed.
+    pub async fn set_policy(&self, resource: &Resource, request: SetIamPolicyRequest) -> Result<Policy> {
+        // So that the resource does not go in between, and leave its policy to a successor.
+        let _cluster = self.cluster.lock().await;
+        self.check_is_there(resource).await?;
+        let (known, expect) = self.read_policy(resource).await?;
+        let etag = Bytes::copy_from_slice(&self.new_epoch().await?.0.to_be_bytes());
+        let policy = policy_rules::check_set(&known, request, etag)?;
+        self.lock_service.put(&key(resource), policy.encode_to_vec().into(), expect).await?;
+        Ok(policy)
+    }
+
+    /// What may be done with `resource` of what `request` asks about: without
+    /// authentication all of it, but nothing where there is no such resource.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT, or [`Error`](crate::Error).
+    pub async fn test_permissions(
+        &self,
+        resource: &Resource,
+        request: TestIamPermissionsRequest,
+    ) -> Result<TestIamPermissionsResponse> {
+        let permissions = policy_rules::check_permissions(request.permissions)?;
+        match self.check_is_there(resource).await {
+            Ok(()) => Ok(TestIamPermissionsResponse { permissions }),
+            Err(error) if error.is_absence() => Ok(TestIamPermissionsResponse::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn check_is_there(&self, resource: &Resource) -> Result<()> {
+        match resource {
+            Resource::Instance(name) => self.instance(name).await.map(drop),
+            Resource::Table(name) => self.table(name).await.map(drop),
+        }
+    }
+
+    /// Removes the policy of `resource` and of all below it.
+    pub(crate) async fn remove_policies(&self, resource: &Resource) -> Result<()> {
+        let key = key(resource);
+        for found in self.lock_service.list(&format!("{key}/")).await? {
+            self.lock_service.delete(&found.key, Expect::Anything).await?;
+        }
+        Ok(self.lock_service.delete(&key, Expect::Anything).await?)
+    }
+
+    async fn read_policy(&self, resource: &Resource) -> Result<(Policy, Expect)> {
+        let key = key(resource);
+        let Some(found) = self.lock_service.get(&key).await? else {
+            return Ok((policy_rules::unset(), Expect::Absent));
+        };
+        let damaged = |error: prost::DecodeError| {
+            tablet_server::Error::from(BadTableRecord { key, found: error.to_string() })
+        };
+        Ok((Policy::decode(found.value).map_err(damaged)?, Expect::At(found.revision)))
+    }
+}
+
+fn key(resource: &Resource) -> String {
+    format!("{PREFIX}{resource}")
+}
