@@ -4,6 +4,8 @@
 //! `manifests/`, the first one a snapshot of the tree's state, the others edits
 //! of it. A manifest is written under a temporary name, synced, and renamed:
 //! one that has its name is complete, and of two for one tree the newer holds.
+//! Each edit stands there twice: files are deleted on its word, so that losing
+//! the last one must not look like a torn tail.
 //! After an opening the first edit begins a new manifest, as does one that
 //! finds it grown long; nothing is appended to what another opening wrote.
 //!
@@ -75,7 +77,7 @@ impl Manifest {
             Some((frames, snapshot_end))
                 if frames.offset() - *snapshot_end < EDIT_BYTES_MIN.max(*snapshot_end) =>
             {
-                frames.append(&edit.encode(), &[])?;
+                frames.append_twice(&edit.encode())?;
                 frames.sync()
             }
             _ => self.rewrite(),
@@ -160,7 +162,7 @@ fn read_durably(fs: &dyn vfs::FileSystem, path: &Path, id: FileId) -> Result<Tre
     let (record, edits) = read(Arc::clone(&file), path, id)?;
     if edits > 0 {
         // The last edit may have been read from the system's memory only, and files go on its word.
-        file.sync()?;
+        file.sync_anew()?;
     }
     Ok(record)
 }
@@ -175,7 +177,9 @@ fn read(file: Arc<dyn vfs::File>, path: &Path, id: FileId) -> Result<(TreeRecord
     let decoded = TreeRecord::decode(snapshot, prelude);
     let mut record = decoded.map_err(|damage| reader.damage(damage))?;
     let mut edits = 0;
-    while let Some(payload) = reader.next()? {
+    loop {
+        let next = if prelude == PRELUDE_V1 { reader.next()? } else { reader.next_of_twins()? };
+        let Some(payload) = next else { break };
         let applied = Edit::decode(payload, prelude).and_then(|edit| record.apply(&edit));
         applied.map_err(|damage| reader.damage(damage))?;
         edits += 1;

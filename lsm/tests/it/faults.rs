@@ -181,6 +181,11 @@ fn stride(default: usize) -> usize {
 }
 
 #[test]
+fn a_bit_that_rots_in_a_manifest_is_detected_or_harmless() {
+    assert!(flip("manifests", stride(3)).0 > 100);
+}
+
+#[test]
 fn a_bit_that_rots_in_the_log_is_detected_or_harmless() {
     assert!(flip("log", stride(17)).0 > 100);
 }
