@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::TreeId;
+use crate::{Miss, TreeId};
 
 /// A failed engine operation.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,9 @@ pub enum Error {
     /// A merge operand in, or for, a tree that was made without a merge operator. Nothing was written.
     #[error("tree {} has no merge operator", .0.0)]
     NoMergeOperator(TreeId),
+    /// A read without permission to block needs a block that is not in memory.
+    #[error("{0} are not in memory")]
+    WouldBlock(Miss),
     /// A batch is larger than a commit log record may be. Nothing was written.
     #[error("a batch of {bytes} bytes is larger than {bytes_max}")]
     BatchTooLarge {

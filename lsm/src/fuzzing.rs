@@ -37,10 +37,11 @@ pub fn block_index(bytes: &[u8]) {
     for levels in [1, 2] {
         let Ok(top) = Block::new(blocks.clone()) else { return };
         let Ok(index) = BlockIndex::new(top, levels, 0) else { return };
-        let file = IndexFile { blocks: &blocks, top_offset: 0 };
+        let file = IndexFile { blocks: &blocks, top_offset: 0, read: None };
         let mut position = index.first(&file);
         while let Ok(Some(at)) = position {
             let _ = index.entry(&file, at);
+            let _ = index.separator(&file, at);
             position = index.next(&file, at);
         }
         let mut position = index.last(&file);

@@ -5,6 +5,10 @@
 //! already before that key, since the newest version comes last, and key and
 //! value are held aside. So are they going forward where the value had to be
 //! folded from merge operands: the merge is past those then.
+//!
+//! A move without permission to block may be cut short in the middle. What it
+//! keeps is the gap between two keys that it has come to, and the next move
+//! seeks there.
 
 use std::fmt;
 
@@ -14,7 +18,8 @@ use crate::internal_key::{self, Kind, SEQUENCE_MAX, Trailer};
 use crate::merge::MergingCursor;
 use crate::merge_operator::{Operands, TreeOperator};
 use crate::source::{Source, SourceTombstones};
-use crate::{KeyRange, Result};
+use crate::sstable::Blocking;
+use crate::{Error, KeyRange, Result};
 
 /// A cursor over the keys of one tree within its range, newest visible value
 /// each, at one snapshot. Owns what it reads from: `Send + 'static`.
@@ -23,6 +28,12 @@ use crate::{KeyRange, Result};
 /// after `next` has returned false, `prev` moves to the last key, and after
 /// `prev` has, `next` moves to the first. After an error it has to be sought
 /// anew: until then it shows no key.
+///
+/// Each move has a twin, `try_next` for `next`, that waits for no disk: where
+/// something is not in memory it ends with [`Error::WouldBlock`], and the cursor
+/// shows no key, but stays on its way: the same move, permitted to block or
+/// after [`crate::Miss::fetch`], goes on from there; one in the opposite
+/// direction turns back to the key it came from.
 pub struct Iter {
     merged: MergingCursor,
     /// Range tombstones, with the index of the source they are from, newest first.
@@ -30,9 +41,13 @@ pub struct Iter {
     range: KeyRange,
     sequence: u64,
     operator: TreeOperator,
+    /// Whether the current move may wait for the disk.
+    blocking: Blocking,
     position: Position,
-    /// On a key held aside: that. Else going forward: the last one that is done with.
+    /// On a key held aside: that. Else the gap that a move has come to is before or behind it.
     key: Vec<u8>,
+    /// Whether the gap is behind `key`: going forward, it is done with.
+    is_behind: bool,
     /// On a key held aside: its value.
     value: Bytes,
     /// An internal key to seek to.
@@ -48,6 +63,8 @@ enum Position {
     Folded,
     /// On `key` and `value`, the merge being before them.
     Backward,
+    /// In the gap, on no key, wherever the merge is.
+    Between,
     BeforeFirst,
     AfterLast,
     Failed,
@@ -68,8 +85,10 @@ impl Iter {
             range,
             sequence,
             operator,
+            blocking: Blocking::Allowed,
             position: Position::Fresh,
             key: Vec::new(),
+            is_behind: false,
             value: Bytes::new(),
             target: Vec::new(),
         }
@@ -81,58 +100,58 @@ impl Iter {
         reason = "it lends the key and value, which no std iterator can"
     )]
     pub fn next(&mut self) -> Result<bool> {
-        match std::mem::replace(&mut self.position, Position::Failed) {
-            Position::Fresh | Position::BeforeFirst => self.seek_forward(None),
-            Position::Forward => {
-                set(&mut self.key, internal_key::user_key(self.merged.key()));
-                self.merged.next()?;
-                self.settle_forward(true)
-            }
-            Position::Folded => self.settle_forward(true),
-            Position::Backward => {
-                seek_past(&mut self.target, &self.key);
-                self.merged.seek(&self.target)?;
-                self.settle_forward(true)
-            }
-            end @ (Position::AfterLast | Position::Failed) => {
-                self.position = end;
-                Ok(false)
-            }
-        }
+        self.permit(Blocking::Allowed);
+        let moved = self.move_forward();
+        moved.map_err(|error| self.stopped(error))
+    }
+
+    /// As [`Iter::next`], unless that would block.
+    pub fn try_next(&mut self) -> Result<bool> {
+        self.forbid_blocking(true);
+        let moved = self.move_forward();
+        moved.map_err(|error| self.stopped(error))
     }
 
     /// Moves to the key before; false at the start. On a fresh iterator: the last key.
     pub fn prev(&mut self) -> Result<bool> {
-        match std::mem::replace(&mut self.position, Position::Failed) {
-            Position::Fresh | Position::AfterLast => self.seek_backward(None),
-            Position::Forward => {
-                seek_to(&mut self.target, internal_key::user_key(self.merged.key()));
-                self.merged.seek_before(&self.target)?;
-                self.settle_backward()
-            }
-            Position::Folded => {
-                seek_to(&mut self.target, &self.key);
-                self.merged.seek_before(&self.target)?;
-                self.settle_backward()
-            }
-            Position::Backward => self.settle_backward(),
-            end @ (Position::BeforeFirst | Position::Failed) => {
-                self.position = end;
-                Ok(false)
-            }
-        }
+        self.permit(Blocking::Allowed);
+        let moved = self.move_backward();
+        moved.map_err(|error| self.stopped(error))
+    }
+
+    /// As [`Iter::prev`], unless that would block.
+    pub fn try_prev(&mut self) -> Result<bool> {
+        self.forbid_blocking(false);
+        let moved = self.move_backward();
+        moved.map_err(|error| self.stopped(error))
     }
 
     /// Moves to the first key at or after `key`; false if there is none in range.
     pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
-        self.position = Position::Failed;
-        self.seek_forward(Some(key))
+        self.permit(Blocking::Allowed);
+        let moved = self.seek_forward(Some(key));
+        moved.map_err(|error| self.stopped(error))
+    }
+
+    /// As [`Iter::seek`], unless that would block; [`Iter::try_next`] goes on then.
+    pub fn try_seek(&mut self, key: &[u8]) -> Result<bool> {
+        self.permit(Blocking::Forbidden);
+        let moved = self.seek_forward(Some(key));
+        moved.map_err(|error| self.stopped(error))
     }
 
     /// Moves to the last key before `key`; false if there is none in range.
     pub fn seek_before(&mut self, key: &[u8]) -> Result<bool> {
-        self.position = Position::Failed;
-        self.seek_backward(Some(key))
+        self.permit(Blocking::Allowed);
+        let moved = self.seek_backward(Some(key));
+        moved.map_err(|error| self.stopped(error))
+    }
+
+    /// As [`Iter::seek_before`], unless that would block; [`Iter::try_prev`] goes on then.
+    pub fn try_seek_before(&mut self, key: &[u8]) -> Result<bool> {
+        self.permit(Blocking::Forbidden);
+        let moved = self.seek_backward(Some(key));
+        moved.map_err(|error| self.stopped(error))
     }
 
     /// The current key. Panics unless the last move returned true.
@@ -162,11 +181,98 @@ impl Iter {
         }
     }
 
+    #[inline]
+    fn permit(&mut self, blocking: Blocking) {
+        if self.blocking != blocking {
+            self.blocking = blocking;
+            self.merged.set_blocking(blocking);
+        }
+    }
+
+    /// Prepares a step that must not block: what the merge stands on may be a
+    /// map that was read with permission to, and is left.
+    fn forbid_blocking(&mut self, is_forward: bool) {
+        if self.blocking == Blocking::Forbidden {
+            return;
+        }
+        self.permit(Blocking::Forbidden);
+        if matches!(self.position, Position::Forward | Position::Folded | Position::Backward) {
+            if self.position == Position::Forward {
+                set(&mut self.key, internal_key::user_key(self.merged.key()));
+            }
+            self.is_behind = is_forward;
+            self.position = Position::Between;
+        }
+    }
+
+    /// Notes that a move has failed: for good, or in a gap to go on from.
+    #[cold]
+    fn stopped(&mut self, error: Error) -> Error {
+        self.position = match (&error, self.position) {
+            (Error::WouldBlock(_), Position::AfterLast) => Position::AfterLast,
+            (Error::WouldBlock(_), _) => Position::Between,
+            _ => Position::Failed,
+        };
+        error
+    }
+
+    fn move_forward(&mut self) -> Result<bool> {
+        match self.position {
+            Position::Fresh | Position::BeforeFirst => return self.seek_forward(None),
+            Position::Forward => {
+                set(&mut self.key, internal_key::user_key(self.merged.key()));
+                self.is_behind = true;
+                self.merged.next()?;
+            }
+            Position::Folded => self.is_behind = true,
+            Position::Backward => {
+                self.is_behind = true;
+                self.aim();
+                self.merged.seek(&self.target)?;
+            }
+            Position::Between => {
+                self.aim();
+                self.merged.seek(&self.target)?;
+            }
+            Position::AfterLast | Position::Failed => return Ok(false),
+        }
+        self.settle_forward()
+    }
+
+    fn move_backward(&mut self) -> Result<bool> {
+        match self.position {
+            Position::Fresh | Position::AfterLast => return self.seek_backward(None),
+            Position::Forward | Position::Folded => {
+                if self.position == Position::Forward {
+                    set(&mut self.key, internal_key::user_key(self.merged.key()));
+                }
+                self.is_behind = false;
+                self.aim();
+                self.merged.seek_before(&self.target)?;
+            }
+            Position::Backward => {}
+            Position::Between => {
+                self.aim();
+                self.merged.seek_before(&self.target)?;
+            }
+            Position::BeforeFirst | Position::Failed => return Ok(false),
+        }
+        self.settle_backward()
+    }
+
+    /// Makes `target` the gap.
+    fn aim(&mut self) {
+        seek_version(&mut self.target, &self.key, if self.is_behind { 0 } else { SEQUENCE_MAX });
+    }
+
     fn seek_forward(&mut self, key: Option<&[u8]>) -> Result<bool> {
         let start = key.map_or(&self.range.start[..], |key| key.max(&self.range.start));
-        seek_to(&mut self.target, start);
+        set(&mut self.key, start);
+        self.is_behind = false;
+        self.position = Position::Between;
+        self.aim();
         self.merged.seek(&self.target)?;
-        self.settle_forward(false)
+        self.settle_forward()
     }
 
     fn seek_backward(&mut self, key: Option<&[u8]>) -> Result<bool> {
@@ -175,28 +281,29 @@ impl Iter {
             Some(key) => Some(key.min(&self.range.end)),
             None => Some(&self.range.end[..]).filter(|end| !end.is_empty()),
         };
-        match end {
-            Some(end) => {
-                seek_to(&mut self.target, end);
-                self.merged.seek_before(&self.target)?;
-            }
-            None => {
-                self.merged.seek_to_last()?;
-            }
+        if let Some(end) = end {
+            set(&mut self.key, end);
+            self.is_behind = false;
+            self.position = Position::Between;
+            self.aim();
+            self.merged.seek_before(&self.target)?;
+        } else {
+            self.position = Position::AfterLast;
+            self.merged.seek_to_last()?;
         }
         self.settle_backward()
     }
 
     /// Moves on to the newest visible version of a key, passing over the
-    /// versions of `self.key` where `passed` says it is done with.
-    fn settle_forward(&mut self, mut passed: bool) -> Result<bool> {
+    /// versions of `self.key` where the gap is behind it.
+    fn settle_forward(&mut self) -> Result<bool> {
         let mut steps = 0;
         while self.merged.is_valid() {
             let (key, trailer) = internal_key::decode(self.merged.key()).expect("an internal key");
             if !self.range.end.is_empty() && *key >= *self.range.end {
                 break;
             }
-            let is_done_with = passed && key == self.key;
+            let is_done_with = self.is_behind && key == self.key;
             if is_done_with || trailer.sequence() > self.sequence {
                 steps += 1;
                 if steps < STEPS_MAX {
@@ -227,7 +334,7 @@ impl Iter {
                 return Ok(true);
             }
             set(&mut self.key, key);
-            passed = true;
+            self.is_behind = true;
             self.merged.next()?;
         }
         self.position = Position::AfterLast;
@@ -242,6 +349,7 @@ impl Iter {
                 break;
             }
             set(&mut self.key, key);
+            self.is_behind = true;
             let cover = newest_cover(&mut self.tombstones, &self.key);
             if self.pass_versions_backward(cover)? {
                 self.position = Position::Backward;
@@ -258,6 +366,7 @@ impl Iter {
     fn fold_forward(&mut self, cover: Option<(usize, u64)>) -> Result<()> {
         let deleted_at = cover.map_or(0, |(_, sequence)| sequence);
         set(&mut self.key, internal_key::user_key(self.merged.key()));
+        self.is_behind = false;
         let mut operands = Operands::default();
         let mut base = None;
         loop {
@@ -352,11 +461,6 @@ fn set(buffer: &mut Vec<u8>, bytes: &[u8]) {
 /// Makes `target` the place before all versions of `key`.
 fn seek_to(target: &mut Vec<u8>, key: &[u8]) {
     seek_version(target, key, SEQUENCE_MAX);
-}
-
-/// Makes `target` the place behind all versions of `key`.
-fn seek_past(target: &mut Vec<u8>, key: &[u8]) {
-    seek_version(target, key, 0);
 }
 
 /// Makes `target` the place before the newest version of `key` at or below `sequence`.

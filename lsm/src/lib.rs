@@ -133,6 +133,7 @@ pub use log_store::LogStore;
 pub use merge_operator::MergeOperator;
 pub use options::{Background, FilterKey, Options, TreeFormat};
 pub use snapshot::Snapshot;
+pub use sstable::Miss;
 pub use stats::{EngineStats, StallStats};
 pub use table_builder::TableBuilder;
 pub use tree::{KeyRange, Tree, TreeId, TreeStats};

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::Result;
 use crate::internal_key::compare;
 use crate::source::Source;
+use crate::sstable::Blocking;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
@@ -34,6 +35,11 @@ impl MergingCursor {
     pub(crate) fn new(sources: Vec<Source>) -> Self {
         let heap = Vec::with_capacity(sources.len());
         Self { sources, heap, direction: Direction::Forward }
+    }
+
+    /// Whether moves from now on may wait for the disk. Once they may not, it has to be sought first.
+    pub(crate) fn set_blocking(&mut self, blocking: Blocking) {
+        self.sources.iter_mut().for_each(|source| source.set_blocking(blocking));
     }
 
     pub(crate) fn is_valid(&self) -> bool {

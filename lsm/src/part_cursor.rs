@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::internal_key::{self, SEQUENCE_MAX, Trailer};
-use crate::sstable::TableCursor;
+use crate::sstable::{Blocking, TableCursor};
 use crate::{KeyRange, Result};
 
 /// A cursor over the point entries of a part of a table. Fresh, and after a
@@ -62,6 +62,11 @@ impl PartCursor {
     /// `cursor` over the part of its table.
     pub(crate) fn new(cursor: TableCursor, part: Option<Part>) -> Self {
         Self { cursor, part: part.map(Box::new) }
+    }
+
+    /// Whether moves from now on may wait for the disk. Once they may not, it has to be sought first.
+    pub(crate) fn set_blocking(&mut self, blocking: Blocking) {
+        self.cursor.set_blocking(blocking);
     }
 
     pub(crate) fn seek_to_first(&mut self) -> Result<bool> {

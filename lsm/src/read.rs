@@ -14,7 +14,7 @@ use crate::internal_key::{Kind, LookupKey};
 use crate::memtable::Memtable;
 use crate::merge_operator::{Operands, TreeOperator};
 use crate::source::{Source, SourceTombstones};
-use crate::sstable::{FilterHash, Found, ReadMode};
+use crate::sstable::{Blocking, FilterHash, Found, ReadMode};
 use crate::table_ref::TableRef;
 use crate::tree::TreeState;
 use crate::version::containing;
@@ -22,18 +22,23 @@ use crate::{Iter, KeyRange, Result};
 
 impl TreeState {
     /// The newest visible value of `key`.
-    pub(crate) fn get(&self, operator: &TreeOperator, key: &LookupKey) -> Result<Option<Bytes>> {
+    pub(crate) fn get(
+        &self,
+        operator: &TreeOperator,
+        key: &LookupKey,
+        blocking: Blocking,
+    ) -> Result<Option<Bytes>> {
         for memtable in self.memtables() {
             match settled(memtable.get(key), memtable_cover(memtable, key)) {
                 Settled::Value(value) => return Ok(value),
-                Settled::Operand => return self.get_merged(operator, key),
+                Settled::Operand => return self.get_merged(operator, key, blocking),
                 Settled::Nothing => {}
             }
         }
         for table in self.tables_of(key.user_key()) {
-            match settled(table.get(key)?, table_cover(table, key)) {
+            match settled(table.get(key, blocking)?, table_cover(table, key)) {
                 Settled::Value(value) => return Ok(value),
-                Settled::Operand => return self.get_merged(operator, key),
+                Settled::Operand => return self.get_merged(operator, key, blocking),
                 Settled::Nothing => {}
             }
         }
@@ -43,15 +48,20 @@ impl TreeState {
     /// The value of `key`, whose newest visible write is a merge operand.
     #[cold]
     #[inline(never)]
-    fn get_merged(&self, operator: &TreeOperator, key: &LookupKey) -> Result<Option<Bytes>> {
+    fn get_merged(
+        &self,
+        operator: &TreeOperator,
+        key: &LookupKey,
+        blocking: Blocking,
+    ) -> Result<Option<Bytes>> {
         let operator = operator.required()?;
         let mut history = History::default();
-        self.gather(key, &mut history)?;
+        self.gather(key, blocking, &mut history)?;
         Ok(history.value(|operands, base| operands.fold(operator, key.user_key(), base)))
     }
 
     /// Shows `history` the visible writes of `key`, newest first, until it has enough.
-    fn gather(&self, key: &LookupKey, history: &mut History) -> Result<()> {
+    fn gather(&self, key: &LookupKey, blocking: Blocking, history: &mut History) -> Result<()> {
         for memtable in self.memtables() {
             let cover = memtable_cover(memtable, key);
             let gathered = memtable.visit(key, &mut |found| history.take(found, cover));
@@ -61,7 +71,7 @@ impl TreeState {
         }
         for table in self.tables_of(key.user_key()) {
             let cover = table_cover(table, key);
-            let gathered = table.visit(key, &mut |found| history.take(found, cover))?;
+            let gathered = table.visit(key, blocking, &mut |found| history.take(found, cover))?;
             if gathered.is_break() || cover.is_some() {
                 return Ok(());
             }

@@ -11,7 +11,7 @@ use crate::internal_key;
 use crate::memtable::{Memtable, MemtableCursor};
 use crate::part_cursor::PartCursor;
 use crate::range_tombstone::{MemtableTombstoneCursor, TombstoneCursor};
-use crate::sstable::ReadMode;
+use crate::sstable::{Blocking, ReadMode};
 use crate::table_ref::TableRef;
 use crate::version::containing;
 
@@ -45,7 +45,17 @@ impl Source {
 
     /// REQUIRES: `tables` are sorted and disjoint.
     pub(crate) fn level(tables: SmallVec<[Arc<TableRef>; 1]>, mode: ReadMode) -> Self {
-        Self::Tables(LevelCursor { tables, mode, at: 0, cursor: None })
+        Self::Tables(LevelCursor { tables, mode, blocking: Blocking::Allowed, at: 0, cursor: None })
+    }
+
+    /// Whether moves from now on may wait for the disk. Once they may not, it has to be sought first.
+    pub(crate) fn set_blocking(&mut self, blocking: Blocking) {
+        if let Self::Tables(cursor) = self {
+            cursor.blocking = blocking;
+            if let Some(cursor) = &mut cursor.cursor {
+                cursor.set_blocking(blocking);
+            }
+        }
     }
 
     pub(crate) fn seek_to_first(&mut self) -> Result<bool> {
@@ -97,6 +107,7 @@ pub(crate) struct LevelCursor {
     /// Held, so that their files stay.
     tables: SmallVec<[Arc<TableRef>; 1]>,
     mode: ReadMode,
+    blocking: Blocking,
     /// The table that `cursor` reads.
     at: usize,
     cursor: Option<PartCursor>,
@@ -161,7 +172,11 @@ impl LevelCursor {
     fn open(&mut self, at: usize) -> Option<&mut PartCursor> {
         if self.cursor.is_none() || self.at != at {
             self.at = at;
-            self.cursor = self.tables.get(at).map(|table| table.cursor(self.mode));
+            self.cursor = self.tables.get(at).map(|table| {
+                let mut cursor = table.cursor(self.mode);
+                cursor.set_blocking(self.blocking);
+                cursor
+            });
         }
         self.cursor.as_mut()
     }

@@ -20,7 +20,7 @@ use crate::internal_key::LookupKey;
 use crate::manifest::TableRecord;
 use crate::part_cursor::{Part, PartCursor};
 use crate::range_tombstone::FragmentedTombstones;
-use crate::sstable::{FilterHash, Found, ReadMode, Table};
+use crate::sstable::{Blocking, FilterHash, Found, ReadMode, Table};
 use crate::sweeper::Sweeper;
 use crate::{KeyRange, Result};
 
@@ -180,12 +180,12 @@ impl TableRef {
     /// The newest put, delete or merge of the key at or below its sequence. Range tombstones are not looked at.
     ///
     /// REQUIRES: the key is within the bounds.
-    pub(crate) fn get(&self, key: &LookupKey) -> Result<Option<Found>> {
+    pub(crate) fn get(&self, key: &LookupKey, blocking: Blocking) -> Result<Option<Found>> {
         match self.record.assigned_sequence {
-            None => self.file.table.get(key),
+            None => self.file.table.get(key, blocking),
             Some(sequence) if sequence > key.sequence() => Ok(None),
             Some(sequence) => {
-                let found = self.file.table.get(key)?;
+                let found = self.file.table.get(key, blocking)?;
                 Ok(found.map(|found| Found { sequence, ..found }))
             }
         }
@@ -197,11 +197,12 @@ impl TableRef {
     pub(crate) fn visit(
         &self,
         key: &LookupKey,
+        blocking: Blocking,
         take: &mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         match self.record.assigned_sequence {
-            None => self.file.table.visit(key, take),
-            Some(_) => Ok(self.get(key)?.map_or(ControlFlow::Continue(()), take)),
+            None => self.file.table.visit(key, blocking, take),
+            Some(_) => Ok(self.get(key, blocking)?.map_or(ControlFlow::Continue(()), take)),
         }
     }
 

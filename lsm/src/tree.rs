@@ -19,7 +19,7 @@ use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
 use crate::merge_operator::TreeOperator;
 use crate::pace::Lane;
-use crate::sstable::FilterHash;
+use crate::sstable::{Blocking, FilterHash};
 use crate::table_ref::TableRef;
 use crate::version::Version;
 use crate::{Error, FilterKey, Iter, MergeOperator, Result, Snapshot, TreeFormat, compaction};
@@ -189,7 +189,7 @@ impl TreeCore {
     /// The value of `user_key` at `sequence`, for folding operands onto it.
     pub(crate) fn value_at(&self, user_key: &[u8], sequence: u64) -> Result<Option<Bytes>> {
         let key = LookupKey::new(user_key, sequence, self.format.filter_key);
-        self.state().get(&self.operator, &key)
+        self.state().get(&self.operator, &key, Blocking::Allowed)
     }
 
     pub(crate) fn keep_decision(&self) -> Option<Box<dyn KeepDecision>> {
@@ -345,10 +345,43 @@ impl Tree {
     /// The value of `key` at `snapshot`.
     pub fn get(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>> {
         let key = LookupKey::new(key, snapshot.sequence(), self.tree.format.filter_key);
-        self.tree.state().get(&self.tree.operator, &key)
+        self.tree.state().get(&self.tree.operator, &key, Blocking::Allowed)
+    }
+
+    /// The value of `key` at `snapshot`, if that can be told from memory alone:
+    /// memtables, block cache, and what the system has in memory of the files.
+    /// A thread that must not wait tries this first, and leaves [`Tree::get`] to
+    /// one that may.
+    ///
+    /// ```
+    /// # fn main() -> lsm::Result<()> {
+    /// # let fs = std::sync::Arc::new(vfs::SimulatedFileSystem::new());
+    /// # let dir = std::path::Path::new("/data");
+    /// # let engine = lsm::Engine::open(fs, dir, 1, lsm::Options::default())?;
+    /// # let tree = engine.create_tree(lsm::TreeId(1), lsm::TreeFormat::default())?;
+    /// # let snapshot = engine.snapshot();
+    /// let value = match tree.try_get(&snapshot, b"key") {
+    ///     // Here, say, from another thread.
+    ///     Err(lsm::Error::WouldBlock(_)) => std::thread::scope(|pool| {
+    ///         pool.spawn(|| tree.get(&snapshot, b"key")).join().expect("no panic")
+    ///     })?,
+    ///     answer => answer?,
+    /// };
+    /// # assert_eq!(value, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`] names the block that is missing.
+    pub fn try_get(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>> {
+        let key = LookupKey::new(key, snapshot.sequence(), self.tree.format.filter_key);
+        self.tree.state().get(&self.tree.operator, &key, Blocking::Forbidden)
     }
 
     /// A cursor over `range` at `snapshot`, which need not be kept meanwhile.
+    /// Making one never blocks; moving it may.
     pub fn iter(&self, snapshot: &Snapshot, range: KeyRange) -> Iter {
         self.tree.state().iter(&self.tree.operator, snapshot.sequence(), range, None)
     }

@@ -23,10 +23,12 @@ mod file;
 mod inode;
 mod names;
 mod random;
+mod residency;
 mod survival;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -151,6 +153,19 @@ impl SimulatedFileSystem {
         let inode = state.names.file(path).expect("the file exists");
         let flipped = usize::try_from(offset).is_ok_and(|offset| inode.content.lock().flip_bit(offset, bit));
         assert!(flipped, "{} has no byte {offset}", path.display());
+    }
+
+    /// Puts the pages of the file at `path` that hold bytes of `range` out of
+    /// memory, until they are read by [`File::read_exact_at`] or written.
+    /// [`File::map`]s are not told: what is mapped can always be touched.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn evict(&self, path: &Path, range: Range<u64>) {
+        let state = self.state.lock();
+        let inode = state.names.file(path).expect("the file exists");
+        inode.content.lock().evict(range);
     }
 
     fn perform<T>(

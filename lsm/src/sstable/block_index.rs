@@ -20,6 +20,7 @@
 //! and for a partition, in the top index, the first two of these.
 
 use std::cmp::Ordering;
+use std::ops::Deref;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use super::block::Block;
 use super::block_builder::BlockBuilder;
 use super::format::{self, BlockHandle};
 use crate::error::Damage;
-use crate::{internal_key, varint};
+use crate::{Error, internal_key, varint};
 
 /// Where a data block is and how it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,40 +140,50 @@ pub(crate) struct BlockIndex {
     top: Option<Block>,
     /// Each verified when it is first used; with one level the only one, and at once.
     partitions: Box<[OnceLock<Block>]>,
+    top_bytes: usize,
 }
 
-/// What went wrong and in which block of the file: an offset.
-pub(crate) type IndexDamage = (Damage, u64);
+/// Why the index does not answer.
+#[derive(Debug)]
+pub(crate) enum IndexError {
+    /// What is wrong and in which block of the file: an offset.
+    Damaged(Damage, u64),
+    /// A partition could not be read.
+    Unread(Error),
+}
 
-type Result<T> = std::result::Result<T, IndexDamage>;
+type Result<T> = std::result::Result<T, IndexError>;
 
 impl BlockIndex {
-    /// The index with this top block. `offset` is where it stands.
+    /// The index with this top block, which is in anonymous memory. `offset` is where it stands.
     pub(crate) fn new(top: Block, levels: u8, offset: u64) -> Result<Self> {
-        check_whole(&top).map_err(|damage| (damage, offset))?;
+        check_whole(&top).map_err(|damage| IndexError::Damaged(damage, offset))?;
+        let top_bytes = top.bytes();
         if levels == 1 {
-            return Ok(Self { top: None, partitions: Box::new([OnceLock::from(top)]) });
+            return Ok(Self { top: None, partitions: Box::new([OnceLock::from(top)]), top_bytes });
         }
         let partitions = (0..top.restart_count()).map(|_| OnceLock::new()).collect();
-        Ok(Self { top: Some(top), partitions })
+        Ok(Self { top: Some(top), partitions, top_bytes })
     }
 
     /// Anonymous memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.partitions)
+        size_of_val(&*self.partitions) + self.top_bytes
     }
 
     /// The first block that may hold keys at or after `target`.
     pub(crate) fn seek(&self, file: &IndexFile<'_>, target: &[u8]) -> Result<Option<IndexPosition>> {
         let partition = match &self.top {
             None => 0,
-            Some(top) => search(top, target).map_err(|damage| (damage, file.top_offset))?,
+            Some(top) => {
+                search(top, target).map_err(|damage| IndexError::Damaged(damage, file.top_offset))?
+            }
         };
         if partition == self.partitions.len() {
             return Ok(None);
         }
         let block = self.partition(file, partition)?;
-        let entry = search(block, target).map_err(|damage| self.damaged(file, partition, damage))?;
+        let entry = search(&block, target).map_err(|damage| self.damaged(file, partition, damage))?;
         if entry < block.restart_count() {
             return Ok(Some(IndexPosition { partition, entry }));
         }
@@ -214,14 +225,21 @@ impl BlockIndex {
         }
     }
 
-    /// Where the block at `position` is, and the key that separates it from the next one.
-    pub(crate) fn entry(&self, file: &IndexFile<'_>, position: IndexPosition) -> Result<(&[u8], DataBlock)> {
+    /// Where the block at `position` is.
+    pub(crate) fn entry(&self, file: &IndexFile<'_>, position: IndexPosition) -> Result<DataBlock> {
         let damaged = |damage| self.damaged(file, position.partition, damage);
         let block = self.partition(file, position.partition)?;
-        let (key, value) = block.whole_entry(position.entry).map_err(damaged)?;
-        let data_block =
-            DataBlock::decode(value).ok_or(Damage("an index entry does not decode")).map_err(damaged)?;
-        Ok((key, data_block))
+        let (_, value) = block.whole_entry(position.entry).map_err(damaged)?;
+        DataBlock::decode(value).ok_or(Damage("an index entry does not decode")).map_err(damaged)
+    }
+
+    /// The key that separates the block at `position` from the next one.
+    pub(crate) fn separator(&self, file: &IndexFile<'_>, position: IndexPosition) -> Result<Bytes> {
+        let block = self.partition(file, position.partition)?;
+        let (key, _) = block
+            .whole_entry(position.entry)
+            .map_err(|damage| self.damaged(file, position.partition, damage))?;
+        Ok(Bytes::copy_from_slice(key))
     }
 
     fn forward(&self, file: &IndexFile<'_>, partition: usize, entry: usize) -> Result<Option<IndexPosition>> {
@@ -244,14 +262,22 @@ impl BlockIndex {
         Ok(None)
     }
 
-    /// A partition, read if this is its first use.
-    fn partition(&self, file: &IndexFile<'_>, partition: usize) -> Result<&Block> {
-        if let Some(block) = self.partitions[partition].get() {
-            return Ok(block);
+    /// A partition, verified if this is its first use.
+    fn partition(&self, file: &IndexFile<'_>, partition: usize) -> Result<Partition<'_>> {
+        // Of one level, the only one is in anonymous memory; others are where the file says.
+        if (file.read.is_none() || self.top.is_none())
+            && let Some(block) = self.partitions[partition].get()
+        {
+            return Ok(Partition::Mapped(block));
         }
-        let handle = self.partition_handle(partition).map_err(|damage| (damage, file.top_offset))?;
-        let block = file.read(handle).map_err(|damage| (damage, handle.offset))?;
-        Ok(self.partitions[partition].get_or_init(|| block))
+        let handle = self
+            .partition_handle(partition)
+            .map_err(|damage| IndexError::Damaged(damage, file.top_offset))?;
+        if let Some(read) = file.read {
+            return read(handle).map(Partition::Read).map_err(IndexError::Unread);
+        }
+        let block = file.mapped(handle).map_err(|damage| IndexError::Damaged(damage, handle.offset))?;
+        Ok(Partition::Mapped(self.partitions[partition].get_or_init(|| block)))
     }
 
     fn partition_handle(&self, partition: usize) -> std::result::Result<BlockHandle, Damage> {
@@ -262,8 +288,26 @@ impl BlockIndex {
     }
 
     /// `damage`, found in a partition.
-    fn damaged(&self, file: &IndexFile<'_>, partition: usize, damage: Damage) -> IndexDamage {
-        (damage, self.partition_handle(partition).map_or(file.top_offset, |handle| handle.offset))
+    fn damaged(&self, file: &IndexFile<'_>, partition: usize, damage: Damage) -> IndexError {
+        let offset = self.partition_handle(partition).map_or(file.top_offset, |handle| handle.offset);
+        IndexError::Damaged(damage, offset)
+    }
+}
+
+/// A partition that is looked into.
+enum Partition<'a> {
+    Mapped(&'a Block),
+    Read(Block),
+}
+
+impl Deref for Partition<'_> {
+    type Target = Block;
+
+    fn deref(&self) -> &Block {
+        match self {
+            Self::Mapped(block) => block,
+            Self::Read(block) => block,
+        }
     }
 }
 
@@ -281,23 +325,29 @@ fn search(block: &Block, target: &[u8]) -> std::result::Result<usize, Damage> {
     Ok(low)
 }
 
-/// The mapped file of a table, as far as its index needs it.
-#[derive(Clone, Copy, Debug)]
+/// The file of a table, as far as its index needs it.
+#[derive(Clone, Copy)]
 pub(crate) struct IndexFile<'a> {
     /// The file without its footer.
     pub(crate) blocks: &'a Bytes,
     /// Where the top index stands.
     pub(crate) top_offset: u64,
+    /// Reads a partition where touching the mapped file will not do.
+    pub(crate) read: Option<&'a dyn Fn(BlockHandle) -> crate::Result<Block>>,
 }
 
 impl IndexFile<'_> {
-    fn read(&self, handle: BlockHandle) -> std::result::Result<Block, Damage> {
-        let sealed = self.blocks.slice(handle.range(self.blocks.len())?);
-        format::verify(&sealed)?;
-        let block = Block::new(format::unseal(&sealed)?.0)?;
-        check_whole(&block)?;
-        Ok(block)
+    fn mapped(&self, handle: BlockHandle) -> std::result::Result<Block, Damage> {
+        decode_partition(&self.blocks.slice(handle.range(self.blocks.len())?))
     }
+}
+
+/// Verifies and decodes a partition as it stands on disk.
+pub(crate) fn decode_partition(sealed: &Bytes) -> std::result::Result<Block, Damage> {
+    format::verify(sealed)?;
+    let block = Block::new(format::unseal(sealed)?.0)?;
+    check_whole(&block)?;
+    Ok(block)
 }
 
 /// Refuses index blocks that are not one restart an entry from end to end: entries between restarts would

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Table;
 use super::block::Block;
 use super::block_cursor::BlockCursor;
 use super::block_index::{DataBlock, IndexPosition};
 use super::table::decode_block;
+use super::{Blocking, Table};
 use crate::error::Damage;
 use crate::{Result, internal_key};
 
@@ -38,6 +38,7 @@ pub(crate) enum ReadMode {
 pub(crate) struct TableCursor {
     table: Arc<Table>,
     mode: ReadMode,
+    blocking: Blocking,
     /// Where the current block stands in the index.
     position: Option<IndexPosition>,
     /// The current block's offset in the file.
@@ -49,7 +50,20 @@ pub(crate) struct TableCursor {
 
 impl TableCursor {
     pub(super) fn new(table: Arc<Table>, mode: ReadMode) -> Self {
-        Self { table, mode, position: None, offset: 0, block: None, read_ahead: ReadAhead::default() }
+        Self {
+            table,
+            mode,
+            blocking: Blocking::Allowed,
+            position: None,
+            offset: 0,
+            block: None,
+            read_ahead: ReadAhead::default(),
+        }
+    }
+
+    /// Whether moves from now on may wait for the disk. Once they may not, it has to be sought first.
+    pub(crate) fn set_blocking(&mut self, blocking: Blocking) {
+        self.blocking = blocking;
     }
 
     /// Whether it stands on an entry.
@@ -59,28 +73,28 @@ impl TableCursor {
 
     /// Moves to the first entry; false if there is none.
     pub(crate) fn seek_to_first(&mut self) -> Result<bool> {
-        let position = self.table.index_first();
+        let position = self.table.index_first(self.blocking);
         self.enter(position, BlockCursor::seek_to_first)?;
         self.go_forward()
     }
 
     /// Moves to the last entry; false if there is none.
     pub(crate) fn seek_to_last(&mut self) -> Result<bool> {
-        let position = self.table.index_last();
+        let position = self.table.index_last(self.blocking);
         self.enter(position, BlockCursor::seek_to_last)?;
         self.go_backward()
     }
 
     /// Moves to the first entry at or after the encoded internal key; false if there is none.
     pub(crate) fn seek(&mut self, internal_key: &[u8]) -> Result<bool> {
-        let position = self.table.index_seek(internal_key);
+        let position = self.table.index_seek(internal_key, self.blocking);
         self.enter(position, |block| block.seek(internal_key))?;
         self.go_forward()
     }
 
     /// Moves to the last entry before the encoded internal key; false if there is none.
     pub(crate) fn seek_before(&mut self, internal_key: &[u8]) -> Result<bool> {
-        match self.table.index_seek(internal_key) {
+        match self.table.index_seek(internal_key, self.blocking) {
             Ok(None) => return self.seek_to_last(),
             position => self.enter(position, |block| block.seek_before(internal_key))?,
         }
@@ -125,7 +139,7 @@ impl TableCursor {
             if self.is_valid() {
                 return self.check_kind();
             }
-            let next = self.table.index_next(position);
+            let next = self.table.index_next(position, self.blocking);
             self.enter(next, BlockCursor::seek_to_first)?;
         }
         Ok(false)
@@ -136,7 +150,7 @@ impl TableCursor {
             if self.is_valid() {
                 return self.check_kind();
             }
-            let previous = self.table.index_prev(position);
+            let previous = self.table.index_prev(position, self.blocking);
             self.enter(previous, BlockCursor::seek_to_last)?;
         }
         Ok(false)
@@ -150,7 +164,7 @@ impl TableCursor {
     ) -> Result<()> {
         self.position = None;
         let Some(position) = position? else { return Ok(()) };
-        let data_block = self.table.index_entry(position)?.1;
+        let data_block = self.table.index_entry(position, self.blocking)?;
         let block = self.read_block(data_block)?;
         self.offset = data_block.handle.offset;
         match &mut self.block {
@@ -182,7 +196,7 @@ impl TableCursor {
 
     fn read_block(&mut self, data_block: DataBlock) -> Result<Block> {
         if self.mode != ReadMode::Compaction {
-            return self.table.read_block(data_block, self.mode);
+            return self.table.read_block(data_block, self.mode, self.blocking);
         }
         let damaged = |damage: Damage| self.table.damaged(damage, data_block.handle.offset);
         let (file, blocks_end) = self.table.file();

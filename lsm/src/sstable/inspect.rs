@@ -23,7 +23,7 @@ use super::block::Block;
 use super::block_cursor::BlockCursor;
 use super::block_index::{DataBlock, IndexPosition};
 use super::table::decode_block;
-use super::{FilterHash, ReadMode, Table, TableCursor};
+use super::{Blocking, FilterHash, ReadMode, Table, TableCursor};
 use crate::block_cache::BlockCache;
 use crate::error::Damage;
 use crate::internal_key::{self, Kind};
@@ -174,7 +174,7 @@ impl Inspection {
             found: Vec::new(),
         };
         let total = self.table.properties().data_bytes;
-        let mut position = self.table.index_first();
+        let mut position = self.table.index_first(Blocking::Allowed);
         loop {
             let next = match position {
                 Ok(Some(position)) => check.indexed_block(position).map(|()| position),
@@ -183,7 +183,7 @@ impl Inspection {
             };
             progress(check.data_bytes, total);
             position = match next {
-                Ok(next) => self.table.index_next(next),
+                Ok(next) => self.table.index_next(next, Blocking::Allowed),
                 Err(damage @ Error::Damaged { .. }) => {
                     // Without the index nothing tells where the next block is.
                     check.found.push(damage);
@@ -242,9 +242,10 @@ struct Check<'a> {
 impl Check<'_> {
     /// Verifies a data block; its damage is found, the index's and the disk's returned.
     fn indexed_block(&mut self, position: IndexPosition) -> Result<()> {
-        let (separator, data_block) = self.table.index_entry(position)?;
+        let separator = self.table.index_separator(position)?;
+        let data_block = self.table.index_entry(position, Blocking::Allowed)?;
         let checked = match self.read(data_block)? {
-            Ok(block) => self.entries(block, separator),
+            Ok(block) => self.entries(block, &separator),
             Err(damage) => Err(damage),
         };
         if let Err(damage) = checked {
@@ -252,7 +253,7 @@ impl Check<'_> {
         }
         // Whatever this block holds, the next one's keys come behind its separator.
         self.last_key.clear();
-        self.last_key.extend_from_slice(separator);
+        self.last_key.extend_from_slice(&separator);
         self.data_bytes += u64::from(data_block.handle.stored_bytes);
         Ok(())
     }

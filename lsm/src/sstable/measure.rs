@@ -7,7 +7,7 @@ use std::time::Instant;
 use vfs::{Access, FileSystem, RealFileSystem};
 
 use super::testing::{Random, key};
-use super::{Compression, ReadMode, Table, TableOptions, TableWriter};
+use super::{Blocking, Compression, ReadMode, Table, TableOptions, TableWriter};
 use crate::FilterKey;
 use crate::block_cache::BlockCache;
 use crate::internal_key::{Kind, LookupKey, SEQUENCE_MAX};
@@ -65,7 +65,7 @@ fn measure_table(path: &Path, compression: Compression) {
         measure(what, READS, || {
             for user_key in &keys {
                 let lookup = LookupKey::new(user_key, SEQUENCE_MAX, FilterKey::WholeKey);
-                assert!(table.get(&lookup).unwrap().is_some());
+                assert!(table.get(&lookup, Blocking::Allowed).unwrap().is_some());
             }
         });
     }
@@ -74,7 +74,7 @@ fn measure_table(path: &Path, compression: Compression) {
     measure("get, missing", READS, || {
         for user_key in &missing {
             let lookup = LookupKey::new(user_key, SEQUENCE_MAX, FilterKey::WholeKey);
-            assert!(table.get(&lookup).unwrap().is_none());
+            assert!(table.get(&lookup, Blocking::Allowed).unwrap().is_none());
         }
     });
     for mode in [ReadMode::Hot, ReadMode::Scan, ReadMode::Compaction] {

@@ -7,7 +7,7 @@
 //! - `block`, `block_builder`, `block_cursor`: entries with prefix compression.
 //! - `block_index`, `filter`, `properties`: what stands beside the data.
 //! - `writer`: `TableWriter`, for flushes and compactions.
-//! - `table`, `cursor`: `Table` and `TableCursor`, for reads.
+//! - `table`, `cursor`: `Table` and `TableCursor`, for reads; `miss`: what they lack that must not block.
 //! - [`inspect`]: looks into a table offline.
 //!
 //! Nothing here knows levels, trees or the names of files.
@@ -22,6 +22,7 @@ pub(crate) mod format;
 pub mod inspect;
 #[cfg(test)]
 mod measure;
+mod miss;
 pub(crate) mod properties;
 pub(crate) mod table;
 #[cfg(test)]
@@ -32,6 +33,8 @@ pub(crate) mod writer;
 
 pub(crate) use cursor::{READ_AHEAD_BYTES, ReadMode, TableCursor};
 pub(crate) use filter::FilterHash;
+pub(crate) use miss::Blocking;
+pub use miss::Miss;
 pub(crate) use properties::Properties;
 pub(crate) use table::{Found, Table};
 pub(crate) use writer::{ENTRY_BYTES_MAX, TableOptions, TableWriter, WRITER_MEMORY_BYTES_MAX, fits_entry};

@@ -1,10 +1,14 @@
 //! An open table: its parts in memory, its data blocks behind them.
 //!
-//! The file is mapped. Index blocks and data blocks stored raw are read in
-//! place; compressed data blocks are decoded into the block cache. Filters and
-//! range tombstones live in anonymous memory, which [`Table::memory_bytes`]
-//! charges. An open table keeps its file alive through the map, whatever
-//! happens to the name.
+//! The file is mapped. Index partitions and data blocks stored raw are read in
+//! place; compressed data blocks are decoded into the block cache. The top of
+//! the index, filters and range tombstones live in anonymous memory, which
+//! [`Table::memory_bytes`] charges. An open table keeps its file alive through
+//! the map, whatever happens to the name.
+//!
+//! Touching the map may wait for the disk. A read that must not takes each
+//! block from the block cache, or reads it into that if the system has it in
+//! memory: so what it stands on stays, and needs asking once.
 //!
 //! Every block's checksum is verified before it is decoded: compressed ones
 //! each time they are, raw ones the first time after the table was opened,
@@ -18,10 +22,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::block::Block;
-use super::block_index::{BlockIndex, DataBlock, IndexDamage, IndexFile, IndexPosition};
+use super::block_index::{self, BlockIndex, DataBlock, IndexError, IndexFile, IndexPosition};
 use super::filter::{self, Filter, FilterHash};
 use super::format::{self, BLOCK_TRAILER_BYTES, BlockHandle, FOOTER_BYTES, Footer};
-use super::{Compression, Properties, ReadMode, TableCursor};
+use super::miss::{Miss, MissedBlock};
+use super::{Blocking, Compression, Properties, ReadMode, TableCursor};
 use crate::block_cache::{BlockCache, BlockKey, Reserved};
 use crate::error::Damage;
 use crate::internal_key::{self, Kind, LookupKey, Trailer};
@@ -81,9 +86,9 @@ impl Table {
         if properties.data_block_count > (blocks.len() / BLOCK_TRAILER_BYTES) as u64 {
             return Err(Damage("more data blocks are claimed than fit").at(path, footer.properties.offset));
         }
-        let top = parts.part(footer.index, Block::new)?;
+        let top = parts.part(footer.index, |block| Block::new(Bytes::copy_from_slice(&block)))?;
         let index = BlockIndex::new(top, footer.index_levels, footer.index.offset)
-            .map_err(|(damage, offset)| damage.at(path, offset))?;
+            .map_err(|error| index_error(path, error))?;
         let filter = parts.filter(&footer, &properties)?;
         let tombstones = match footer.tombstones.is_absent() {
             true => FragmentedTombstones::default(),
@@ -148,16 +153,16 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`].
-    pub(crate) fn get(&self, key: &LookupKey) -> Result<Option<Found>> {
+    /// [`Error::Damaged`], [`Error::WouldBlock`].
+    pub(crate) fn get(self: &Arc<Self>, key: &LookupKey, blocking: Blocking) -> Result<Option<Found>> {
         if !self.may_contain(key.user_key(), key.filter_hash()) {
             return Ok(None);
         }
         // A separator that is not its block's last key has another user key than the block behind it,
         // so one block tells.
-        let Some(position) = self.index_seek(key.encoded())? else { return Ok(None) };
-        let data_block = self.index_entry(position)?.1;
-        let block = self.read_block(data_block, ReadMode::Hot)?;
+        let Some(position) = self.index_seek(key.encoded(), blocking)? else { return Ok(None) };
+        let data_block = self.index_entry(position, blocking)?;
+        let block = self.read_block(data_block, ReadMode::Hot, blocking)?;
         let found =
             block.find(key.encoded()).map_err(|damage| self.damaged(damage, data_block.handle.offset))?;
         let Some((trailer, value)) = found else { return Ok(None) };
@@ -170,16 +175,18 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`].
+    /// [`Error::Damaged`], [`Error::WouldBlock`].
     pub(crate) fn visit(
         self: &Arc<Self>,
         key: &LookupKey,
+        blocking: Blocking,
         take: &mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         if !self.may_contain(key.user_key(), key.filter_hash()) {
             return Ok(ControlFlow::Continue(()));
         }
         let mut cursor = self.cursor(ReadMode::Hot);
+        cursor.set_blocking(blocking);
         let mut is_on = cursor.seek(key.encoded())?;
         while is_on {
             let (user_key, trailer) = internal_key::decode(cursor.key()).expect("an internal key");
@@ -203,17 +210,17 @@ impl Table {
     /// # Errors
     ///
     /// [`Error::Damaged`].
-    pub(crate) fn approximate_bytes(&self, range: &KeyRange) -> Result<u64> {
+    pub(crate) fn approximate_bytes(self: &Arc<Self>, range: &KeyRange) -> Result<u64> {
         let start = self.approximate_offset(&range.start)?;
         let end = if range.end.is_empty() { None } else { Some(self.approximate_offset(&range.end)?) };
         Ok(end.unwrap_or(self.blocks.len() as u64).saturating_sub(start))
     }
 
-    fn approximate_offset(&self, user_key: &[u8]) -> Result<u64> {
+    fn approximate_offset(self: &Arc<Self>, user_key: &[u8]) -> Result<u64> {
         let mut sought = Vec::with_capacity(user_key.len() + internal_key::TRAILER_BYTES);
         internal_key::encode(&mut sought, user_key, Trailer::seek(u64::MAX));
-        match self.index_seek(&sought)? {
-            Some(position) => Ok(self.index_entry(position)?.1.handle.offset),
+        match self.index_seek(&sought, Blocking::Allowed)? {
+            Some(position) => Ok(self.index_entry(position, Blocking::Allowed)?.handle.offset),
             None => Ok(self.blocks.len() as u64),
         }
     }
@@ -230,8 +237,16 @@ impl Table {
         damage.at(&self.path, offset)
     }
 
-    /// The data block, verified and decoded, through the map.
-    pub(super) fn read_block(&self, data_block: DataBlock, mode: ReadMode) -> Result<Block> {
+    /// The data block, verified and decoded, through the map where that may be touched.
+    pub(super) fn read_block(
+        self: &Arc<Self>,
+        data_block: DataBlock,
+        mode: ReadMode,
+        blocking: Blocking,
+    ) -> Result<Block> {
+        if blocking == Blocking::Forbidden {
+            return self.resident_block(MissedBlock::Data(data_block), mode);
+        }
         let offset = data_block.handle.offset;
         let at = |damage: Damage| self.damaged(damage, offset);
         if data_block.compression == Compression::Raw {
@@ -247,6 +262,59 @@ impl Table {
             self.cache.insert(key, block.clone());
         }
         Ok(block)
+    }
+
+    /// A block from the cache, or from what the system has in memory of the file.
+    fn resident_block(self: &Arc<Self>, wanted: MissedBlock, mode: ReadMode) -> Result<Block> {
+        if let Some(block) = self.cache.get(self.cache_key(wanted)) {
+            return Ok(block);
+        }
+        let mut sealed = vec![0; self.sealed_bytes(wanted)?];
+        if !self.file.try_read_exact_at(&mut sealed, wanted.handle().offset)? {
+            return Err(Error::WouldBlock(Miss::new(Arc::clone(self), wanted)));
+        }
+        self.take_in(wanted, &sealed.into(), mode)
+    }
+
+    /// Reads a block that a read without permission to block lacked into the
+    /// cache, whatever it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`], [`Error::Io`].
+    pub(super) fn fetch(&self, missed: MissedBlock) -> Result<()> {
+        let mut sealed = vec![0; self.sealed_bytes(missed)?];
+        self.file.read_exact_at(&mut sealed, missed.handle().offset)?;
+        self.take_in(missed, &sealed.into(), ReadMode::Hot).map(|_| ())
+    }
+
+    /// Bytes of a block with its trailer.
+    fn sealed_bytes(&self, wanted: MissedBlock) -> Result<usize> {
+        let handle = wanted.handle();
+        let range = handle.range(self.blocks.len()).map_err(|damage| self.damaged(damage, handle.offset))?;
+        Ok(range.len())
+    }
+
+    /// Decodes what was read of the file, and leaves it in the cache unless `mode` spares that.
+    fn take_in(&self, wanted: MissedBlock, sealed: &Bytes, mode: ReadMode) -> Result<Block> {
+        let decoded = match wanted {
+            MissedBlock::Data(data_block) => decode_block(sealed, data_block),
+            MissedBlock::IndexPartition(_) => block_index::decode_partition(sealed),
+        };
+        let block = decoded.map_err(|damage| self.damaged(damage, wanted.handle().offset))?;
+        if mode == ReadMode::Hot {
+            self.cache.insert(self.cache_key(wanted), block.clone());
+        }
+        Ok(block)
+    }
+
+    fn cache_key(&self, wanted: MissedBlock) -> BlockKey {
+        BlockKey { file_id: self.cache_file_id, offset: wanted.handle().offset }
+    }
+
+    /// The file's name when it was opened.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn read_raw_block(&self, data_block: DataBlock) -> Result<Block, Damage> {
@@ -277,36 +345,70 @@ impl Table {
         self.footer.properties.offset
     }
 
-    pub(super) fn index_seek(&self, target: &[u8]) -> Result<Option<IndexPosition>> {
-        self.index.seek(&self.index_file(), target).map_err(|damage| self.index_damaged(damage))
+    pub(super) fn index_seek(
+        self: &Arc<Self>,
+        target: &[u8],
+        blocking: Blocking,
+    ) -> Result<Option<IndexPosition>> {
+        self.ask_index(blocking, |index, file| index.seek(file, target))
     }
 
-    pub(super) fn index_first(&self) -> Result<Option<IndexPosition>> {
-        self.index.first(&self.index_file()).map_err(|damage| self.index_damaged(damage))
+    pub(super) fn index_first(self: &Arc<Self>, blocking: Blocking) -> Result<Option<IndexPosition>> {
+        self.ask_index(blocking, BlockIndex::first)
     }
 
-    pub(super) fn index_last(&self) -> Result<Option<IndexPosition>> {
-        self.index.last(&self.index_file()).map_err(|damage| self.index_damaged(damage))
+    pub(super) fn index_last(self: &Arc<Self>, blocking: Blocking) -> Result<Option<IndexPosition>> {
+        self.ask_index(blocking, BlockIndex::last)
     }
 
-    pub(super) fn index_next(&self, position: IndexPosition) -> Result<Option<IndexPosition>> {
-        self.index.next(&self.index_file(), position).map_err(|damage| self.index_damaged(damage))
+    pub(super) fn index_next(
+        self: &Arc<Self>,
+        position: IndexPosition,
+        blocking: Blocking,
+    ) -> Result<Option<IndexPosition>> {
+        self.ask_index(blocking, |index, file| index.next(file, position))
     }
 
-    pub(super) fn index_prev(&self, position: IndexPosition) -> Result<Option<IndexPosition>> {
-        self.index.prev(&self.index_file(), position).map_err(|damage| self.index_damaged(damage))
+    pub(super) fn index_prev(
+        self: &Arc<Self>,
+        position: IndexPosition,
+        blocking: Blocking,
+    ) -> Result<Option<IndexPosition>> {
+        self.ask_index(blocking, |index, file| index.prev(file, position))
     }
 
-    pub(super) fn index_entry(&self, position: IndexPosition) -> Result<(&[u8], DataBlock)> {
-        self.index.entry(&self.index_file(), position).map_err(|damage| self.index_damaged(damage))
+    pub(super) fn index_entry(
+        self: &Arc<Self>,
+        position: IndexPosition,
+        blocking: Blocking,
+    ) -> Result<DataBlock> {
+        self.ask_index(blocking, |index, file| index.entry(file, position))
     }
 
-    fn index_file(&self) -> IndexFile<'_> {
-        IndexFile { blocks: &self.blocks, top_offset: self.footer.index.offset }
+    pub(super) fn index_separator(self: &Arc<Self>, position: IndexPosition) -> Result<Bytes> {
+        self.ask_index(Blocking::Allowed, |index, file| index.separator(file, position))
     }
 
-    fn index_damaged(&self, (damage, offset): IndexDamage) -> Error {
-        self.damaged(damage, offset)
+    #[inline]
+    fn ask_index<T>(
+        self: &Arc<Self>,
+        blocking: Blocking,
+        ask: impl FnOnce(&BlockIndex, &IndexFile<'_>) -> Result<T, IndexError>,
+    ) -> Result<T> {
+        let resident = |handle| self.resident_block(MissedBlock::IndexPartition(handle), ReadMode::Hot);
+        let read: Option<&dyn Fn(BlockHandle) -> Result<Block>> = match blocking {
+            Blocking::Allowed => None,
+            Blocking::Forbidden => Some(&resident),
+        };
+        let file = IndexFile { blocks: &self.blocks, top_offset: self.footer.index.offset, read };
+        ask(&self.index, &file).map_err(|error| index_error(&self.path, error))
+    }
+}
+
+fn index_error(path: &Path, error: IndexError) -> Error {
+    match error {
+        IndexError::Damaged(damage, offset) => damage.at(path, offset),
+        IndexError::Unread(error) => error,
     }
 }
 

@@ -10,7 +10,7 @@ use vfs::{Access, FileSystem, SimulatedFileSystem};
 use super::testing::{
     Entry, Random, key, open_table, random_entries, read_backward, read_forward, write_bytes, write_table,
 };
-use super::{Compression, FilterHash, ReadMode, Table, TableOptions, TableWriter};
+use super::{Blocking, Compression, FilterHash, ReadMode, Table, TableOptions, TableWriter};
 use crate::internal_key::{self, Kind, LookupKey, SEQUENCE_MAX, Trailer};
 use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
 use crate::{Error, FilterKey, KeyRange, Result};
@@ -67,7 +67,7 @@ fn a_table_agrees_with_a_sorted_list_under_all_options() {
     }
 }
 
-fn check_properties(table: &Table, entries: &[Entry], tombstones: &[RangeTombstone]) {
+fn check_properties(table: &Arc<Table>, entries: &[Entry], tombstones: &[RangeTombstone]) {
     let properties = table.properties();
     assert_eq!(properties.entry_count, entries.len() as u64);
     let trailer = |entry: &Entry| internal_key::trailer(&entry.0);
@@ -117,7 +117,7 @@ fn check_seeks(table: &Arc<Table>, entries: &[Entry], random: &mut Random) {
     }
 }
 
-fn check_gets(table: &Table, entries: &[Entry], rule: FilterKey, random: &mut Random) {
+fn check_gets(table: &Arc<Table>, entries: &[Entry], rule: FilterKey, random: &mut Random) {
     let mut versions = BTreeMap::<&[u8], Vec<(Trailer, &[u8])>>::new();
     for (key, value) in entries {
         versions.entry(internal_key::user_key(key)).or_default().push((internal_key::trailer(key), value));
@@ -125,7 +125,7 @@ fn check_gets(table: &Table, entries: &[Entry], rule: FilterKey, random: &mut Ra
     for (user_key, versions) in &versions {
         for sequence in [0, random.number() % 1_000, SEQUENCE_MAX] {
             let expected = versions.iter().find(|(trailer, _)| trailer.sequence() <= sequence);
-            let found = table.get(&LookupKey::new(user_key, sequence, rule)).unwrap();
+            let found = table.get(&LookupKey::new(user_key, sequence, rule), Blocking::Allowed).unwrap();
             let found = found.as_ref().map(|found| (found.sequence, Some(found.kind), &*found.value));
             assert_eq!(found, expected.map(|(trailer, value)| (trailer.sequence(), trailer.kind(), *value)));
         }
@@ -137,7 +137,10 @@ fn check_gets(table: &Table, entries: &[Entry], rule: FilterKey, random: &mut Ra
         let user_key = internal_key::user_key(&other);
         if !versions.contains_key(user_key) {
             for rule in [FilterKey::WholeKey, FilterKey::ThroughTerminator([0, 1])] {
-                assert_eq!(table.get(&LookupKey::new(user_key, SEQUENCE_MAX, rule)).unwrap(), None);
+                assert_eq!(
+                    table.get(&LookupKey::new(user_key, SEQUENCE_MAX, rule), Blocking::Allowed).unwrap(),
+                    None
+                );
             }
         }
     }
@@ -221,7 +224,7 @@ fn forged_tables_with_valid_checksums_never_panic() {
             let _ = read_forward(&table, mode);
             let _ = read_backward(&table, mode);
         }
-        let _ = table.get(&LookupKey::new(b"row04", SEQUENCE_MAX, FilterKey::WholeKey));
+        let _ = table.get(&LookupKey::new(b"row04", SEQUENCE_MAX, FilterKey::WholeKey), Blocking::Allowed);
         let _ = table.cursor(ReadMode::Scan).seek_before(&key(b"row08", 9, Kind::Put));
         let _ = table.approximate_bytes(&KeyRange { start: "row02".into(), end: "row08".into() });
     }
@@ -297,7 +300,7 @@ fn only_range_tombstones_make_a_table_whose_gets_find_nothing() {
     write_table(&fs, Path::new(PATH), &TableOptions::default(), &[], &tombstones);
     let table = open_table(&fs, Path::new(PATH)).unwrap();
     assert_eq!(table.properties().key_range, KeyRange { start: "c".into(), end: "f".into() });
-    assert_eq!(table.get(&LookupKey::new(b"d", 20, FilterKey::WholeKey)).unwrap(), None);
+    assert_eq!(table.get(&LookupKey::new(b"d", 20, FilterKey::WholeKey), Blocking::Allowed).unwrap(), None);
     assert_eq!(table.range_tombstones().covering_sequence(b"d", 20), Some(9));
     assert_eq!(table.range_tombstones().covering_sequence(b"f", 20), None);
 }
@@ -346,4 +349,41 @@ fn scans_leave_the_block_cache_as_it_was_and_hot_reads_stay_in_bounds() {
     }
     assert_eq!(read_forward(&table, ReadMode::Hot).unwrap(), entries);
     assert!((1..=bytes_max).contains(&cache.bytes()), "{}", cache.bytes());
+}
+
+#[test]
+fn a_cold_table_names_each_block_that_it_lacks_until_it_is_fetched() {
+    let mut random = Random::new(31);
+    for round in 0..12 {
+        let entries = random_entries(&mut random, 1_500);
+        let fs = SimulatedFileSystem::new();
+        write_table(&fs, Path::new(PATH), &random_options(&mut random), &entries, &[]);
+        let table = open_table(&fs, Path::new(PATH)).unwrap();
+        fs.evict(Path::new(PATH), 0..table.file_bytes());
+        let mode = [ReadMode::Hot, ReadMode::Scan][round % 2];
+        let mut cursor = table.cursor(mode);
+        cursor.set_blocking(Blocking::Forbidden);
+        let mut missed = Vec::new();
+        for (at, (key, value)) in entries.iter().enumerate() {
+            while let Err(error) = if at == 0 { cursor.seek_to_first() } else { cursor.seek(key) } {
+                let Error::WouldBlock(miss) = error else { panic!("{error:?}") };
+                assert_eq!(miss.file(), Path::new(PATH));
+                missed.push((miss.offset(), miss.bytes()));
+                miss.fetch().unwrap();
+            }
+            assert_eq!((cursor.key(), cursor.value()), (&key[..], &value[..]));
+        }
+        let fetched = missed.len();
+        assert!(fetched as u64 > table.properties().data_block_count / 64, "pages hold several blocks");
+        assert!(missed.iter().all(|(offset, bytes)| offset + bytes <= table.file_bytes()));
+        for (key, _) in &entries {
+            let lookup = LookupKey::new(
+                internal_key::user_key(key),
+                internal_key::trailer(key).sequence(),
+                FilterKey::WholeKey,
+            );
+            let found = table.get(&lookup, Blocking::Forbidden).unwrap().expect("there");
+            assert_eq!(found.sequence, lookup.sequence(), "what was fetched stays in memory");
+        }
+    }
 }

@@ -16,3 +16,4 @@ mod power_cut_trees;
 mod pressure;
 mod seeds;
 mod threads;
+mod would_block;

@@ -69,7 +69,8 @@ impl File for SimulatedFile {
     }
 
     fn try_read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
-        if self.state.lock().gate.plan.cold {
+        let is_cold = self.state.lock().gate.plan.cold;
+        if is_cold || !self.inode.content.lock().is_resident(offset, buffer.len()) {
             return Ok(false);
         }
         self.read_exact_at(buffer, offset).map(|()| true)

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::random::SplitMix64;
+use super::residency::Residency;
 use super::survival::{Remains, Survival};
 
 /// A file that a test would not grow past: EFBIG.
@@ -37,6 +38,8 @@ pub(super) struct Content {
     pending: Vec<Change>,
     /// The end of the space that was reserved.
     reserved: u64,
+    /// Of the bytes that a read sees.
+    residency: Residency,
     /// Whether somebody holds the lock on this file.
     pub(super) locked: bool,
 }
@@ -69,6 +72,7 @@ impl Inode {
         let kept = usize_of(fits.saturating_sub(offset).min(bytes.len() as u64));
         let mut content = self.content.lock();
         if kept > 0 {
+            content.residency.touch(offset, kept);
             content.change(Change::Write { offset: usize_of(offset), bytes: bytes[..kept].to_vec() });
         }
         if kept < bytes.len() { Err(Errno::NOSPC.into()) } else { Ok(()) }
@@ -119,7 +123,7 @@ impl Content {
     }
 
     /// Fills `buffer` from `offset` on.
-    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    pub(super) fn read(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         if buffer.is_empty() {
             return Ok(());
         }
@@ -127,7 +131,18 @@ impl Content {
         let end = start.saturating_add(buffer.len());
         let found = self.current.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(found);
+        self.residency.touch(offset, buffer.len());
         Ok(())
+    }
+
+    /// Puts the pages of `range` out of memory.
+    pub(super) fn evict(&mut self, range: Range<u64>) {
+        self.residency.evict(range.start..range.end.min(self.current.len() as u64));
+    }
+
+    /// Whether a read of so many bytes waits for no disk.
+    pub(super) fn is_resident(&self, offset: u64, bytes: usize) -> bool {
+        self.residency.holds(offset, bytes)
     }
 
     /// Everything written reaches the disk.

@@ -144,3 +144,22 @@ fn a_cold_disk_answers_nothing_from_memory() {
     file.read_exact_at(&mut buffer, 0).unwrap();
     assert_eq!(&buffer, b"x");
 }
+
+#[test]
+fn evicted_pages_have_to_be_waited_for_until_they_are_read() {
+    let fs = SimulatedFileSystem::new();
+    let path = Path::new("/a");
+    let file = fs.create(path).unwrap();
+    write(&*file, &[7; 20_000], 0).unwrap();
+    let mut buffer = [0; 10];
+    let mut is_in_memory = |offset| file.try_read_exact_at(&mut buffer, offset).unwrap();
+    assert!(is_in_memory(0));
+    fs.evict(path, 5000..9000);
+    assert!(is_in_memory(4086) && !is_in_memory(4087) && !is_in_memory(12_280) && is_in_memory(12_288));
+    file.read_exact_at(&mut [0; 2], 4095).unwrap();
+    assert!(is_in_memory(8182) && !is_in_memory(8183));
+    write(&*file, b"x", 8192).unwrap();
+    assert!(is_in_memory(8183));
+    fs.evict(path, 0..u64::from(u32::MAX));
+    assert!(!is_in_memory(0) && !is_in_memory(19_000));
+}
