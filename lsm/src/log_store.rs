@@ -19,8 +19,9 @@
 //!   may be there or not, and nothing follows it.
 //! - Creating a name that is taken fails.
 //! - Once [`LogStore::seal_before`] has returned, what smaller epochs wrote does
-//!   not change any more, whoever wrote it and however long it slept. Names
-//!   that were removed must stay taken for as long as such a writer may live.
+//!   not change any more, whoever wrote it and however long it slept: neither
+//!   by an append, nor by a creation, nor by a removal. Names that were removed
+//!   stay taken for as long as such a writer may live.
 
 use std::fmt;
 use std::path::Path;
@@ -71,6 +72,10 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     fn read(&self, id: FileId) -> Result<Option<Box<dyn LogSegmentReader>>>;
 
     /// Removes the segment `id`, durably. That it is gone already is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Fenced`]: this opening's epoch was sealed, and nothing was removed.
     fn remove(&self, id: FileId) -> Result<()>;
 }
 

@@ -19,6 +19,7 @@ use super::step::{
     Acknowledge, Change, Child, EXPIRED, Ending, ITERATORS, Move, NEW, OLD, Role, SNAPSHOTS, Span, Step,
     TREES, TreeKind, View, Write,
 };
+use crate::slot_log::{Bucket, SlotLog};
 
 pub const DIR: &str = "/db";
 
@@ -71,6 +72,8 @@ type Watch = Arc<dyn Fn(&SimulatedFileSystem, u64) + Send + Sync>;
 
 pub struct Subject {
     settings: Settings,
+    /// Where the commit log is, if not in the file system.
+    log: Option<Bucket>,
     pub fs: SimulatedFileSystem,
     watch: Option<Watch>,
     epoch: u64,
@@ -89,6 +92,7 @@ impl Subject {
         Self {
             settings,
             fs: SimulatedFileSystem::new(),
+            log: None,
             watch: None,
             epoch: 0,
             engine: None,
@@ -99,6 +103,11 @@ impl Subject {
             callbacks_wanted: 0,
             callbacks: Arc::default(),
         }
+    }
+
+    /// One whose commit log is not in its file system.
+    pub fn with_log_in_slots(settings: Settings) -> Self {
+        Self { log: Some(Bucket::default()), ..Self::new(settings) }
     }
 
     /// One whose file system tells `watch` of each operation, after a power cut, too.
@@ -137,7 +146,13 @@ impl Subject {
     fn open(&mut self) -> Checked<()> {
         self.epoch += 1;
         let options = self.settings.draw();
-        let engine = open(&self.fs, self.epoch, &options)?;
+        let engine = match &self.log {
+            None => open(&self.fs, self.epoch, &options)?,
+            Some(bucket) => {
+                let (fs, log) = (Arc::new(self.fs.clone()), Arc::new(SlotLog::new(bucket)));
+                Engine::open_with_log(fs, Path::new(DIR), self.epoch, with_operators(&options), log)?
+            }
+        };
         for (place, tree) in self.trees.iter_mut().flatten() {
             let Some(found) = engine.tree(TreeId(place.id)) else {
                 return wrong("a tree is gone".to_owned());
@@ -337,8 +352,11 @@ impl KeepDecision for Renew {
 }
 
 pub fn open(fs: &SimulatedFileSystem, epoch: u64, options: &Options) -> lsm::Result<Engine> {
-    let options = Options { merge_operators: appending::operators(), ..options.clone() };
-    Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, options)
+    Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, with_operators(options))
+}
+
+fn with_operators(options: &Options) -> Options {
+    Options { merge_operators: appending::operators(), ..options.clone() }
 }
 
 /// How many writes a snapshot shows.
