@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod engine;
+mod ext4;
 mod faults;
 mod fork;
 mod history;
