@@ -113,14 +113,20 @@ impl Signals {
         }
     }
 
-    /// Waits until a compaction may be due; false once the engine stops.
-    fn wait_for_compaction(&self) -> bool {
+    /// Waits until a compaction may be due, or, if `may_idle`, nothing is for a
+    /// while; none once the engine stops.
+    fn wait_for_compaction(&self, may_idle: bool) -> Option<Awaited> {
+        const IDLE: Duration = Duration::from_secs(1);
         let mut work = self.work.lock();
         while !work.compaction_due && !self.is_stopping() {
-            self.compaction_wanted.wait(&mut work);
+            if !may_idle {
+                self.compaction_wanted.wait(&mut work);
+            } else if self.compaction_wanted.wait_for(&mut work, IDLE).timed_out() {
+                return Some(Awaited::Idle);
+            }
         }
         work.compaction_due = false;
-        !self.is_stopping()
+        (!self.is_stopping()).then_some(Awaited::Due)
     }
 
     /// Rests before another try.
@@ -131,6 +137,15 @@ impl Signals {
             wanted.wait_for(&mut work, pause);
         }
     }
+}
+
+/// What a thread that compacts has waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    /// Some tree may need a compaction.
+    Due,
+    /// None did for a while.
+    Idle,
 }
 
 /// The threads of an engine.
@@ -148,11 +163,10 @@ impl Threads {
             let thread = std::thread::Builder::new().name(name.to_owned());
             thread.spawn(move || run(&core)).expect("the system starts a thread")
         };
-        let others = vec![
-            spawn("lsm-flush", run_flushes),
-            spawn("lsm-compact", run_compactions),
-            spawn("lsm-pace", |core| core.gate.call_at_turns()),
-        ];
+        let mut others =
+            vec![spawn("lsm-flush", run_flushes), spawn("lsm-pace", |core| core.gate.call_at_turns())];
+        let compactions = (0..core.options.compaction_threads).map(|_| spawn("lsm-compact", run_compactions));
+        others.extend(compactions);
         Self { sync: Mutex::new(Some(spawn("lsm-sync", run_syncs))), others: Mutex::new(others) }
     }
 
@@ -220,14 +234,29 @@ fn run_flushes(core: &Core) {
     core.all_trees().iter().for_each(|tree| tree.end_flushes());
 }
 
+/// Has the calling thread, and those it starts, yield to others where the system knows how.
+fn be_nice() {
+    /// A third of the processor time of who competes with it; more, and compactions
+    /// would fall behind wherever readers are many.
+    const NICENESS: i32 = 5;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(error = &error as &dyn std::error::Error, "compactions have the usual priority");
+    }
+}
+
 fn run_compactions(core: &Core) {
+    be_nice();
     let mut failures = 0;
-    while core.signals.wait_for_compaction() {
+    let mut may_idle = true;
+    while let Some(awaited) = core.signals.wait_for_compaction(may_idle) {
+        may_idle = awaited == Awaited::Due;
         loop {
-            match compaction::compact_most_urgent(core) {
+            match compaction::compact_most_urgent(core, awaited == Awaited::Idle) {
                 Ok(true) => {
                     failures = 0;
                     core.after_change();
+                    core.signals.compaction_due();
                     core.tables.sweeper().sweep();
                 }
                 Ok(false) | Err(Error::Poisoned | Error::Fenced { .. } | Error::Closed) => break,

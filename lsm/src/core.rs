@@ -19,6 +19,7 @@ use crate::background::Signals;
 use crate::batch::Operations;
 use crate::commit_log::{Appending, BATCH_BYTES_MAX, Callback, CommitLog, Waited};
 use crate::compaction::picker;
+use crate::compaction::threads::CompactionThreads;
 use crate::file_id::FileIds;
 use crate::flush::FlushPace;
 use crate::gate::{Lanes, Pressure, Stalls, WriteGate};
@@ -26,6 +27,7 @@ use crate::internal_key::Kind;
 use crate::manifest::{Manifest, TreeRecord};
 use crate::memtable::Memtable;
 use crate::options::Background;
+use crate::rate_limit::RateLimit;
 use crate::retired::RetiredMemtables;
 use crate::snapshot::SnapshotList;
 use crate::sstable::ENTRY_BYTES_MAX;
@@ -57,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) retired: RetiredMemtables,
     pub(crate) flush_pace: FlushPace,
     pub(crate) lag: Lag,
+    pub(crate) compaction_threads: CompactionThreads,
+    pub(crate) rate_limit: RateLimit,
     /// Held while background work is done in a caller's thread.
     pub(crate) running_inline: Mutex<()>,
 }
@@ -475,7 +479,7 @@ impl Core {
             flush::flush_oldest(self, &tree).inspect_err(|_| self.signals.return_flush(tree))?;
             self.after_change();
         }
-        while crate::compaction::compact_most_urgent(self)? {
+        while crate::compaction::compact_most_urgent(self, false)? {
             self.after_change();
         }
         self.retired.free(self.tables.cache());

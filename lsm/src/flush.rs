@@ -1,5 +1,6 @@
 //! Flushes (minor compactions): a frozen memtable becomes a table of level 0.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,11 +9,12 @@ use crate::compaction::rewrite::{Below, Others, Progress, Rewrite, buffer_bytes}
 use crate::core::Core;
 use crate::manifest::Edit;
 use crate::merge::MergingCursor;
+use crate::rate_limit::Urgency;
 use crate::source::Source;
 use crate::table_ref::TableRef;
 use crate::tables::Tables;
 use crate::tree::{Frozen, TreeCore};
-use crate::{Error, Result};
+use crate::{Error, KeyRange, Result};
 
 /// How far the flush that runs is and how fast flushes are: what writers are paced by.
 #[derive(Debug)]
@@ -74,8 +76,10 @@ pub(crate) fn flush_oldest(core: &Core, tree: &TreeCore) -> Result<()> {
     core.wait_durable(oldest.redo_point)?;
     let started = Instant::now();
     let (memtable_bytes, entry_count) = (oldest.memtable.bytes(), oldest.memtable.entry_count());
+    let spent_bytes = Cell::new(0);
     let report = |progress: Progress| {
-        core.signals.check()?;
+        let bytes = progress.written_bytes - spent_bytes.replace(progress.written_bytes);
+        core.rate_limit.spend(bytes, Urgency::Flush, &core.signals)?;
         core.flush_pace.advance(memtable_bytes, entry_count, progress.entry_count);
         core.update_gate();
         Ok(())
@@ -107,6 +111,7 @@ pub(crate) fn write_out(
         tables,
         format: &tree.format,
         level: 0,
+        range: KeyRange::default(),
         table_bytes: u64::MAX,
         snapshots,
         below: Below::Anything,

@@ -108,6 +108,7 @@ mod compaction;
 mod flush;
 mod gate;
 mod pace;
+mod rate_limit;
 
 mod capture;
 pub mod checkpoint;

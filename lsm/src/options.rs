@@ -1,8 +1,10 @@
 //! What can be chosen: tunables of an engine, and what a tree's creation fixes.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use crate::merge_operator::NAME_BYTES_MAX;
+
 use crate::{Error, MergeOperator, Result, TreeId};
 
 /// Tunables of an engine. Each opening may choose others.
@@ -63,6 +65,14 @@ pub struct Options {
     /// What the operands in trees mean, for each operator that a tree's format
     /// names. No two have one name.
     pub merge_operators: Vec<Arc<dyn MergeOperator>>,
+    /// Threads that compact, all trees together; several work on parts of a
+    /// large compaction while no other tree needs one. They run at a lower
+    /// priority than the others. 1 to 64. By default as many as there are
+    /// processors, but no more than 2.
+    pub compaction_threads: usize,
+    /// Bytes a second that flushes and compactions write, 0 for no bound. Too
+    /// low a bound slows writers down to it. At least 64 KiB otherwise.
+    pub background_bytes_per_s: u64,
     /// Who flushes, compacts and syncs.
     pub background: Background,
 }
@@ -70,7 +80,7 @@ pub struct Options {
 /// Who flushes, compacts and syncs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Background {
-    /// A thread each.
+    /// Threads of the engine's own.
     #[default]
     Threads,
     /// Whoever calls: a write flushes and compacts what it makes due before it
@@ -97,6 +107,8 @@ impl Default for Options {
             table_bytes: 32 << 20,
             block_bytes: 8 << 10,
             merge_operators: Vec::new(),
+            compaction_threads: std::thread::available_parallelism().map_or(1, NonZero::get).min(2),
+            background_bytes_per_s: 0,
             background: Background::Threads,
         }
     }
@@ -137,6 +149,15 @@ impl Options {
             ("level_ratio", self.level_ratio, 2, 100, "2 to 100"),
             ("table_bytes", self.table_bytes, 4 * kib, u64::MAX, "at least 4 KiB"),
             ("block_bytes", self.block_bytes as u64, 256, 4 * mib, "256 bytes to 4 MiB"),
+            ("compaction_threads", self.compaction_threads as u64, 1, 64, "1 to 64"),
+            (
+                "background_bytes_per_s",
+                // No bound is above every one.
+                self.background_bytes_per_s.wrapping_sub(1),
+                64 * kib - 1,
+                u64::MAX,
+                "0, or at least 64 KiB",
+            ),
         ] {
             if found < min || found > max {
                 return Err(Error::InvalidOption { name, range, found });

@@ -20,6 +20,7 @@ use crate::commit_log::CommitLog;
 use crate::commit_log::files::LogFiles;
 use crate::commit_log::replay::{Place, Replayed, replay};
 use crate::commit_log::segment::{EXTENSION, Record};
+use crate::compaction::threads::CompactionThreads;
 use crate::core::{Admin, Core, Lag, apply_part};
 use crate::error::Damage;
 use crate::file_id::{FileId, FileIds};
@@ -28,6 +29,7 @@ use crate::gate::WriteGate;
 use crate::layout::Layout;
 use crate::log_store::LogStore;
 use crate::manifest::{self, Manifest};
+use crate::rate_limit::RateLimit;
 use crate::retired::RetiredMemtables;
 use crate::snapshot::SnapshotList;
 use crate::stats::Counters;
@@ -99,6 +101,8 @@ pub(crate) fn open(
         fs,
         manifests_dir: layout.manifests,
         ids,
+        compaction_threads: CompactionThreads::new(options.compaction_threads),
+        rate_limit: RateLimit::new(options.background_bytes_per_s),
         options,
         tables,
         log,

@@ -39,6 +39,8 @@ const ENTRIES_BETWEEN_REPORTS: u64 = 4096;
 pub(crate) struct Progress {
     /// Entries read.
     pub(crate) entry_count: u64,
+    /// Bytes of tables written, roughly.
+    pub(crate) written_bytes: u64,
 }
 
 /// Memory that a rewrite of as many sources takes.
@@ -113,6 +115,8 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) format: &'a TreeFormat,
     /// The level that the output is for.
     pub(crate) level: usize,
+    /// The keys that are rewritten; of sources and tombstones.
+    pub(crate) range: KeyRange,
     /// A table of the output is closed once it holds this many bytes.
     pub(crate) table_bytes: u64,
     /// Ascending.
@@ -141,7 +145,9 @@ impl Rewrite<'_> {
             level: self.level,
             table_bytes: self.table_bytes,
             tombstones: self.surviving_tombstones(tombstones),
-            start: Bytes::new(),
+            start: self.range.start.clone(),
+            end: self.range.end.clone(),
+            finished_bytes: 0,
             open: None,
             key: Vec::new(),
             created: Vec::new(),
@@ -169,14 +175,23 @@ impl Rewrite<'_> {
         // The stripe of the version before, of the same key.
         let mut newer_stripe = None;
         let mut entry_count = 0;
-        merged.seek_to_first()?;
+        if self.range.start.is_empty() {
+            merged.seek_to_first()?;
+        } else {
+            let mut start = Vec::new();
+            internal_key::encode(&mut start, &self.range.start, Trailer::seek(internal_key::SEQUENCE_MAX));
+            merged.seek(&start)?;
+        }
         while merged.is_valid() {
             entry_count += 1;
             if entry_count % ENTRIES_BETWEEN_REPORTS == 0 {
-                (self.report)(Progress { entry_count })?;
+                (self.report)(Progress { entry_count, written_bytes: output.written_bytes() })?;
             }
             let (key, trailer) = internal_key::decode(merged.key()).expect("an internal key");
             if user_key.as_deref() != Some(key) {
+                if !self.range.end.is_empty() && *key >= *self.range.end {
+                    break;
+                }
                 let buffer = user_key.get_or_insert_default();
                 buffer.clear();
                 buffer.extend_from_slice(key);
@@ -305,6 +320,9 @@ struct Output<'a> {
     tombstones: FragmentedTombstones,
     /// The first user key that the current table may hold.
     start: Bytes,
+    /// Of all tables, the first user key that none may hold.
+    end: Bytes,
+    finished_bytes: u64,
     open: Option<(FileId, TableWriter)>,
     /// An internal key that no source has.
     key: Vec<u8>,
@@ -347,6 +365,10 @@ impl Output<'_> {
         }
     }
 
+    fn written_bytes(&self) -> u64 {
+        self.finished_bytes + self.open.as_ref().map_or(0, |(_, writer)| writer.estimated_bytes())
+    }
+
     fn writer(&mut self) -> Result<&mut TableWriter> {
         if self.open.is_none() {
             let (id, writer) = self.tables.create(self.format)?;
@@ -357,7 +379,7 @@ impl Output<'_> {
     }
 
     fn finish_last(&mut self) -> Result<()> {
-        self.finish(Bytes::new())
+        self.finish(self.end.clone())
     }
 
     /// Completes the current table, which holds keys before `end`, unless nothing is in it.
@@ -370,7 +392,9 @@ impl Output<'_> {
             }
         }
         if let Some((id, writer)) = self.open.take() {
-            self.finished.push(self.tables.finish(id, writer, self.level)?);
+            let table = self.tables.finish(id, writer, self.level)?;
+            self.finished_bytes += table.record().file_bytes;
+            self.finished.push(table);
         }
         Ok(())
     }

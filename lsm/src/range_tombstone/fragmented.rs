@@ -189,6 +189,21 @@ impl FragmentedTombstones {
         newest_at(self.fragment(user_key)?.sequences, at_sequence)
     }
 
+    /// Whether each key of `range` is deleted by a tombstone newer than
+    /// `newer_than` and not newer than `at_sequence`.
+    pub(crate) fn cover(&self, range: &KeyRange, newer_than: u64, at_sequence: u64) -> bool {
+        let mut from: &[u8] = &range.start;
+        while range.end.is_empty() || *from < *range.end {
+            let Some(fragment) = self.fragment(from) else { return false };
+            let newest = fragment.sequences.iter().copied().find(|sequence| *sequence <= at_sequence);
+            if newest.is_none_or(|newest| newest <= newer_than) {
+                return false;
+            }
+            from = fragment.end;
+        }
+        true
+    }
+
     /// What of the fragments lies in `range` (an empty end is past every key).
     pub(crate) fn clipped(&self, range: &KeyRange) -> Self {
         let mut clipped = Self::default();
