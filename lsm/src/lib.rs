@@ -93,6 +93,7 @@ mod internal_key;
 mod memtable;
 mod range_tombstone;
 mod retired;
+mod size_samples;
 
 mod block_cache;
 mod part_cursor;
@@ -116,6 +117,7 @@ mod fork;
 mod ingest;
 mod restore;
 
+pub mod extent;
 mod merge;
 mod read;
 mod source;
@@ -127,6 +129,7 @@ pub use batch::WriteBatch;
 pub use checkpoint::CopyProgress;
 pub use engine::{Commit, Engine};
 pub use error::{Error, Result};
+pub use extent::SplitPoint;
 pub use file_id::FileId;
 pub use iter::Iter;
 pub use keep_decision::{Candidate, Decision, KeepDecision};

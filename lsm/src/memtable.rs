@@ -23,6 +23,7 @@ use crossbeam_skiplist::SkipMap;
 use crate::KeyRange;
 use crate::internal_key::{self, Kind, LookupKey, Trailer};
 use crate::range_tombstone::MemtableTombstones;
+use crate::size_samples::{SAMPLE_BYTES, SizeSamples};
 use crate::sstable::Found;
 
 /// What an entry takes beside its bytes: node with key and value handles (72),
@@ -42,6 +43,7 @@ pub(crate) struct Memtable {
     bytes: AtomicUsize,
     /// Sequence number of the first write, [`u64::MAX`] before there is one.
     first_sequence: AtomicU64,
+    samples: SizeSamples,
 }
 
 impl Memtable {
@@ -51,6 +53,7 @@ impl Memtable {
             tombstones: Arc::new(MemtableTombstones::new()),
             bytes: AtomicUsize::new(0),
             first_sequence: AtomicU64::new(u64::MAX),
+            samples: SizeSamples::new(),
         }
     }
 
@@ -61,8 +64,10 @@ impl Memtable {
         if kind == Kind::RangeDelete {
             self.tombstones.insert(&key, &value, sequence);
         } else {
+            let is_sample = self.samples.count(&key, key.len() + value.len() + ENTRY_OVERHEAD_BYTES);
             self.entries.insert(Key { user_key: key, trailer: ordinal(Trailer::new(sequence, kind)) }, value);
-            self.bytes.fetch_add(ENTRY_OVERHEAD_BYTES, Memory::Relaxed);
+            let overhead = ENTRY_OVERHEAD_BYTES + if is_sample { SAMPLE_BYTES } else { 0 };
+            self.bytes.fetch_add(overhead, Memory::Relaxed);
         }
         self.first_sequence.fetch_min(sequence, Memory::Release);
     }
@@ -91,6 +96,29 @@ impl Memtable {
     /// Puts and deletes in it.
     pub(crate) fn entry_count(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Which keys take how many of its bytes.
+    pub(crate) fn samples(&self) -> &SizeSamples {
+        &self.samples
+    }
+
+    /// The keys of the entries in `range` and the bytes that each takes, unless there are more than `count_max`.
+    pub(crate) fn entries_within(&self, range: &KeyRange, count_max: usize) -> Option<Vec<(Bytes, u64)>> {
+        let start = place_before(&range.start);
+        let _guard = crossbeam_epoch::pin();
+        let from = Bound::Included(&EncodedKey(&start) as &dyn OrderedKey);
+        let entries = self.entries.range::<dyn OrderedKey, _>((from, Bound::Unbounded));
+        let mut within = Vec::new();
+        for entry in entries.take_while(|entry| range.contains(&entry.key().user_key)) {
+            if within.len() == count_max {
+                return None;
+            }
+            let user_key = &entry.key().user_key;
+            let bytes = user_key.len() + entry.value().len() + ENTRY_OVERHEAD_BYTES;
+            within.push((user_key.clone(), bytes as u64));
+        }
+        Some(within)
     }
 
     /// The range deletes.

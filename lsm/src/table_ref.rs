@@ -222,6 +222,13 @@ impl TableRef {
             Some(part) => self.file.table.approximate_bytes(&part),
         }
     }
+
+    /// Tells `emit` how much of the part lies in `range` and where: an internal key at or after each stretch
+    /// of `step` bytes or more, and before the next one.
+    pub(crate) fn weigh(&self, range: &KeyRange, step: u64, emit: &mut dyn FnMut(&[u8], u64)) -> Result<()> {
+        let part = self.record.key_range.intersection(range);
+        part.map_or(Ok(()), |part| self.file.table.weigh(&part, step, emit))
+    }
 }
 
 impl fmt::Debug for TableRef {

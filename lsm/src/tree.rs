@@ -402,16 +402,8 @@ impl Tree {
         *self.tree.keep_decision.lock() = Some(factory);
     }
 
-    /// Bytes on disk and in memory below `range`, roughly.
-    pub fn approximate_bytes(&self, range: &KeyRange) -> u64 {
-        let state = self.tree.state();
-        let everything = range.start.is_empty() && range.end.is_empty();
-        let memtables: usize = state.memtables().map(|memtable| memtable.bytes()).sum();
-        // Where in a memtable a range lies is not known without walking it.
-        let memory = if everything { memtables } else { memtables / 2 };
-        let tables = state.version.tables().filter(|table| table.key_range().overlaps(range));
-        let disk: u64 = tables.map(|table| table.approximate_bytes(range).unwrap_or(0)).sum();
-        memory as u64 + disk
+    pub(crate) fn state(&self) -> arc_swap::Guard<Arc<TreeState>> {
+        self.tree.state()
     }
 
     /// Writes the memtable out and waits for it.

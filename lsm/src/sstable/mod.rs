@@ -8,6 +8,7 @@
 //! - `block_index`, `filter`, `properties`: what stands beside the data.
 //! - `writer`: `TableWriter`, for flushes and compactions.
 //! - `table`, `cursor`: `Table` and `TableCursor`, for reads; `miss`: what they lack that must not block.
+//! - `extent`: how much of a table lies where.
 //! - [`inspect`]: looks into a table offline.
 //!
 //! Nothing here knows levels, trees or the names of files.
@@ -17,6 +18,7 @@ pub(crate) mod block_builder;
 pub(crate) mod block_cursor;
 pub(crate) mod block_index;
 pub(crate) mod cursor;
+pub(crate) mod extent;
 pub(crate) mod filter;
 pub(crate) mod format;
 pub mod inspect;

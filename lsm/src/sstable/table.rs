@@ -31,7 +31,7 @@ use crate::block_cache::{BlockCache, BlockKey, Reserved};
 use crate::error::Damage;
 use crate::internal_key::{self, Kind, LookupKey, Trailer};
 use crate::range_tombstone::FragmentedTombstones;
-use crate::{Error, KeyRange, Result};
+use crate::{Error, Result};
 
 /// The newest write of a key that a table holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,26 +203,6 @@ impl Table {
     /// A cursor over the point entries.
     pub(crate) fn cursor(self: &Arc<Self>, mode: ReadMode) -> TableCursor {
         TableCursor::new(Arc::clone(self), mode)
-    }
-
-    /// Stored bytes of the data blocks that hold keys of `range`, roughly.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`].
-    pub(crate) fn approximate_bytes(self: &Arc<Self>, range: &KeyRange) -> Result<u64> {
-        let start = self.approximate_offset(&range.start)?;
-        let end = if range.end.is_empty() { None } else { Some(self.approximate_offset(&range.end)?) };
-        Ok(end.unwrap_or(self.blocks.len() as u64).saturating_sub(start))
-    }
-
-    fn approximate_offset(self: &Arc<Self>, user_key: &[u8]) -> Result<u64> {
-        let mut sought = Vec::with_capacity(user_key.len() + internal_key::TRAILER_BYTES);
-        internal_key::encode(&mut sought, user_key, Trailer::seek(u64::MAX));
-        match self.index_seek(&sought, Blocking::Allowed)? {
-            Some(position) => Ok(self.index_entry(position, Blocking::Allowed)?.handle.offset),
-            None => Ok(self.blocks.len() as u64),
-        }
     }
 
     /// Put, delete or merge: what data blocks hold.

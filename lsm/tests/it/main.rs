@@ -5,6 +5,7 @@
 mod checkpoint;
 mod engine;
 mod ext4;
+mod extent;
 mod faults;
 mod fork;
 mod history;
