@@ -19,8 +19,7 @@ use std::sync::Arc;
 
 use vfs::Access;
 
-pub(crate) use self::format::{Edit, LEVEL_MAX, TableRecord, TreeRecord};
-use self::format::{PRELUDE, PRELUDE_V1};
+pub(crate) use self::format::{Edit, LEVEL_MAX, PRELUDE, PRELUDE_V1, TableRecord, TreeRecord};
 use crate::error::Damage;
 use crate::file_id::{FileId, FileIds};
 use crate::frame::{FrameReader, FrameWriter};
