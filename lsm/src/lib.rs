@@ -89,6 +89,7 @@ mod manifest;
 mod recovery;
 mod varint;
 
+mod folded_values;
 mod internal_key;
 mod memtable;
 mod range_tombstone;
