@@ -69,11 +69,13 @@
 pub mod batch;
 pub mod engine;
 pub mod error;
+pub mod inspect;
 pub mod iter;
 pub mod keep_decision;
 pub mod log_store;
 pub mod merge_operator;
 pub mod options;
+pub mod salvage;
 pub mod snapshot;
 pub mod stats;
 pub mod tree;
