@@ -154,6 +154,13 @@ pub(crate) struct Operation {
     pub(crate) value: Range<usize>,
 }
 
+impl Operation {
+    /// Whether it is that of [`WriteBatch::marker`], whose tree need not exist.
+    pub(crate) fn is_marker(&self) -> bool {
+        self.kind == Kind::RangeDelete && self.key.is_empty() && self.value.is_empty()
+    }
+}
+
 /// Goes through an encoded batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Operations<'a> {

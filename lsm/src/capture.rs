@@ -32,6 +32,8 @@ impl Core {
             };
             (self.log.applied(), trees.iter().map(freeze).collect::<Vec<_>>())
         };
+        // It becomes a redo point, also where nothing has to be flushed.
+        self.wait_durable(sequence)?;
         if self.options.background == Background::Inline {
             self.run_inline()?;
         }

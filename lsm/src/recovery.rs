@@ -179,9 +179,9 @@ impl Recovery<'_> {
     fn apply(&mut self, record: Record<'_>, place: Place<'_>) -> Result<()> {
         let mut seen = Vec::new();
         for operation in Operations::new(record.batch) {
-            let id = operation.map_err(|damage| place.damage(damage.0))?.tree;
-            if !seen.contains(&id) {
-                seen.push(id);
+            let operation = operation.map_err(|damage| place.damage(damage.0))?;
+            if !operation.is_marker() && !seen.contains(&operation.tree) {
+                seen.push(operation.tree);
             }
         }
         for id in seen {

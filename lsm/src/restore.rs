@@ -1,10 +1,10 @@
 //! Restores: a tree of a checkpoint becomes a tree of this engine.
 //!
 //! Its tables are taken over under new names and keep their sequence numbers.
-//! So the engine's counter is raised above all of them, under the log's lock at
-//! the moment when the tree appears, and the number after them logged, as that
-//! of a write which changes nothing: once it is durable, snapshots see the tree whole.
-//! After a crash behind the manifest's creation, its redo point raises the counter.
+//! So the engine's counter is raised above all of them first, and the number
+//! after them logged, as that of a write which changes nothing. Once it is
+//! durable the tree's manifest is written, with that number as its redo point, and
+//! the tree appears: snapshots from then on see it whole.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -73,11 +73,9 @@ impl Core {
         let mut taken = Vec::with_capacity(found.tables.len());
         let adopted = self.adopt_tables(dir, &found, &mut taken, progress);
         let begun = adopted.and_then(|tables| self.begin_restored(to, &found, tables, &mut taken));
-        let (tree, sequence) =
-            begun.inspect_err(|_| taken.iter().for_each(|id| self.tables.sweeper().remove(*id)))?;
+        let tree = begun.inspect_err(|_| taken.iter().for_each(|id| self.tables.sweeper().remove(*id)))?;
         self.after_change();
         self.signals.compaction_due();
-        self.wait_durable(sequence)?;
         Ok(tree)
     }
 
@@ -129,29 +127,33 @@ impl Core {
     }
 
     /// Writes the tree's manifest, from when on the tables are its own and not in `taken` any more, and
-    /// lets the tree appear. Returns the sequence number at which it is seen whole.
+    /// lets the tree appear.
     fn begin_restored(
         &self,
         id: TreeId,
         found: &TreeRecord,
         tables: Vec<Arc<TableRef>>,
         taken: &mut Vec<FileId>,
-    ) -> Result<(Arc<TreeCore>, u64)> {
+    ) -> Result<Arc<TreeCore>> {
         let operator = self.options.merge_operator(id, &found.format)?;
-        let records = tables.iter().map(|table| table.record());
-        let record = TreeRecord::of(id, &found.format, found.sequence_max(), records);
         let admin = self.admin.lock();
-        self.log.lock().check()?;
         self.check_new(&admin, id)?;
+        let sequence = {
+            let mut appending = self.lock_log_with_room(id)?;
+            appending.raise_above(found.sequence_max());
+            let sequence = appending.append_marker(id);
+            appending.publish();
+            sequence
+        };
+        // As every redo point it is durable in the log before it stands in a manifest.
+        self.wait_durable(sequence)?;
+        let records = tables.iter().map(|table| table.record());
+        let record = TreeRecord::of(id, &found.format, sequence, records);
         // Should it fail, it may be there after a reopening.
         taken.clear();
         let manifest = self.create_manifest(record)?;
         let tree = Arc::new(TreeCore::new(manifest, Version::new(tables), operator));
-        let mut appending = self.lock_log_with_room(id)?;
-        appending.raise_above(found.sequence_max());
         self.trees.write().insert(id, Arc::clone(&tree));
-        let sequence = appending.append_marker(id);
-        appending.publish();
-        Ok((tree, sequence))
+        Ok(tree)
     }
 }

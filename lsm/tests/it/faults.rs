@@ -116,7 +116,7 @@ fn go_on(engine: &Engine) -> Checked<Fate> {
 #[test]
 fn an_operation_that_fails_once_costs_at_most_a_reopening() {
     for seed in 0..seed_factor().div_ceil(10) {
-        let fates = Faulty::new(seed, 12)
+        let fates = Faulty::new(seed, 15)
             .run_at_each(|_, number| FaultPlan { fail_at: Some(number), ..FaultPlan::default() });
         let [goes_on, poisoned, closed] = fates;
         println!("seed {seed}: {goes_on} went on, {poisoned} were poisoned, {closed} did not open");
@@ -127,7 +127,7 @@ fn an_operation_that_fails_once_costs_at_most_a_reopening() {
 #[test]
 fn a_full_disk_turns_writes_away_keeps_reads_and_is_forgotten_once_there_is_room() {
     for seed in 0..seed_factor().div_ceil(10) {
-        let fates = Faulty::new(seed, 12).run_at_each(|fs, _| {
+        let fates = Faulty::new(seed, 15).run_at_each(|fs, _| {
             let capacity = 1 << 40;
             let free = fs.available_bytes(Path::new("/")).expect("the power is on");
             FaultPlan { capacity_bytes: Some(capacity - free), ..FaultPlan::default() }
@@ -148,7 +148,7 @@ fn files(fs: &SimulatedFileSystem, kind: &str) -> Vec<(PathBuf, u64)> {
 
 /// Flips a bit of each `stride`-th byte of every file below `kind`. Returns how many flips were found out.
 fn flip(kind: &str, stride: usize) -> (u64, u64) {
-    let steps = workload(7, 10);
+    let steps = workload(7, 25);
     let expected = Transcript::of(&steps);
     let mut subject = Subject::new(Settings::Fixed(options()));
     subject.run(&steps, &expected).unwrap_or_else(|failure| panic!("{failure}"));
@@ -167,7 +167,10 @@ fn flip(kind: &str, stride: usize) -> (u64, u64) {
             image.flip_bit(&path, offset, (offset % 8) as u32);
             match verify(&image, RECOVERY_EPOCH, &options(), &expected, reached) {
                 Ok(_) => harmless += 1,
-                Err(Failure::Engine(Error::Damaged { file, .. })) if file == path => detected += 1,
+                // A table that was linked has several names.
+                Err(Failure::Engine(Error::Damaged { file, .. })) if file == path || kind == "tables" => {
+                    detected += 1;
+                }
                 Err(failure) => panic!("{} at {offset}: {failure}", path.display()),
             }
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::step::{
-    Change, Child, EXPIRED, Ending, ITERATORS, Move, NEW, OLD, Role, SNAPSHOTS, Span, Step, TREES, TreeKind,
-    View, Write,
+    BuiltTable, Change, Child, EXPIRED, Ending, ITERATORS, Move, NEW, OLD, Role, SNAPSHOTS, Span, Step,
+    TREES, TreeKind, View, Write,
 };
 
 pub type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -34,6 +34,19 @@ impl Moment {
     pub fn entries(&self, tree: PlacedTree) -> Vec<Entry> {
         let map = self.0.get(&tree.id).into_iter().flat_map(|map| map.iter());
         map.filter_map(|(key, value)| Some((key.clone(), tree.shown(value)?))).collect()
+    }
+
+    /// Makes a table part of the tree `id`.
+    pub fn ingest(&mut self, id: u64, table: &BuiltTable) {
+        let map = Arc::make_mut(self.0.entry(id).or_default());
+        let (start, end) = &table.range;
+        map.retain(|key, _| key < start || key >= end);
+        for (key, value) in &table.entries {
+            match value {
+                Some(value) => drop(map.insert(key.clone(), value.clone())),
+                None => drop(map.remove(key)),
+            }
+        }
     }
 
     fn fork(&mut self, parent: u64, child: &Child) {
@@ -80,6 +93,7 @@ pub type Places = [Option<PlacedTree>; TREES];
 /// What a whole history must show.
 #[derive(Debug)]
 pub struct Transcript {
+    pub steps: Vec<Step>,
     pub outcomes: Vec<Outcome>,
     /// The moment before the first write, and that after each.
     pub moments: Vec<Moment>,
@@ -90,8 +104,12 @@ pub struct Transcript {
 impl Transcript {
     pub fn of(steps: &[Step]) -> Self {
         let mut model = Model { moments: vec![Moment::default()], ..Model::default() };
-        let mut transcript =
-            Self { outcomes: Vec::new(), moments: Vec::new(), places: vec![Places::default()] };
+        let mut transcript = Self {
+            steps: steps.to_vec(),
+            outcomes: Vec::new(),
+            moments: Vec::new(),
+            places: vec![Places::default()],
+        };
         for step in steps {
             transcript.outcomes.push(model.step(step));
             transcript.places.push(model.trees);
@@ -119,6 +137,16 @@ impl Model {
                 Outcome::Done
             }
             Step::Fork { parent, children } => self.fork(*parent, children),
+            Step::Restore { from, child } => {
+                self.snapshots = Default::default();
+                self.fork(*from, std::slice::from_ref(child))
+            }
+            Step::Ingest { tree, table } => {
+                let Some(tree) = self.trees[*tree] else { return Outcome::Nothing };
+                self.now.ingest(tree.id, table);
+                self.moments.push(self.now.clone());
+                Outcome::Done
+            }
             Step::DropTree(tree) => done(self.trees[*tree].take().is_some()),
             Step::Write { writes, .. } => {
                 writes.iter().for_each(|write| self.write(write));

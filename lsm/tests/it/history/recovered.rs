@@ -1,14 +1,17 @@
 //! What must be there after a crash: all that was acknowledged, and of the rest
 //! each batch and each tree whole or not at all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use lsm::{Engine, Options, TreeId, WriteBatch};
 use vfs::{FileSystem, SimulatedFileSystem};
 
-use super::model::{PlacedTree, Places, Transcript};
-use super::subject::{Checked, DIR, LEDGER, Progress, compare, open, writes_in, wrong};
+use super::model::{Moment, PlacedTree, Places, Transcript};
+use super::step::Step;
+use super::subject::{
+    Checked, DIR, LEDGER, Progress, checkpoint_dir, compare, open, open_in, writes_in, wrong,
+};
 
 /// How far a run was when it crashed.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,33 @@ impl Reached {
         Self { acknowledged: self.acknowledged.saturating_sub(3), ..self }
     }
 
+    /// The moment with what the step that may be half done ingests into this tree: before the write
+    /// that follows it, it may be there or not.
+    fn ingested(self, place: PlacedTree, expected: &Transcript, moment: &Moment) -> Option<Moment> {
+        let Some(Step::Ingest { tree, table }) = expected.steps.get(self.steps) else { return None };
+        let tree = expected.places[self.steps][*tree]?;
+        let mut with = moment.clone();
+        with.ingest(tree.id, table);
+        (tree.id == place.id).then_some(with)
+    }
+
+    /// The checkpoint that was written last, if it must be there, and the tree in it.
+    fn checkpoint(self, expected: &Transcript) -> Option<(bool, PathBuf, PlacedTree, usize)> {
+        let known = expected.steps.iter().enumerate().take(self.steps + 1).rev();
+        let mut restores = known.filter_map(|(number, step)| match step {
+            Step::Restore { from, child } => Some((number, expected.places[number][*from]?, child)),
+            _ => None,
+        });
+        let (number, tree, child) =
+            restores.find(|(number, _, child)| expected.places[*number][child.tree].is_none())?;
+        let is_write = |step: &&Step| matches!(step, Step::Write { .. });
+        let ingests = (0..number).filter(|before| {
+            matches!(&expected.steps[*before], Step::Ingest { tree, .. } if expected.places[*before][*tree].is_some())
+        });
+        let writes = expected.steps[..number].iter().filter(is_write).count() + ingests.count();
+        Some((number < self.steps, checkpoint_dir(child.id), tree, writes))
+    }
+
     /// The trees that must be there, and those that may.
     pub fn trees(self, expected: &Transcript) -> (Vec<PlacedTree>, Vec<PlacedTree>) {
         let before = &expected.places[self.steps];
@@ -46,6 +76,9 @@ impl Reached {
         both.partition(|tree| is_in(before, tree) && is_in(after, tree))
     }
 }
+
+/// Past that of every opening of a history.
+const CHECKPOINT_EPOCH: u64 = 1 << 20;
 
 /// Opens what a crash left and verifies it.
 pub fn verify(
@@ -66,7 +99,25 @@ pub fn verify(
         return wrong(format!("{tree:?} should not be there"));
     }
     verify_files(fs, &engine)?;
+    verify_checkpoint(fs, CHECKPOINT_EPOCH + epoch, options, expected, reached)?;
     Ok(engine)
+}
+
+/// A checkpoint is there whole or not at all.
+fn verify_checkpoint(
+    fs: &SimulatedFileSystem,
+    epoch: u64,
+    options: &Options,
+    expected: &Transcript,
+    reached: Reached,
+) -> Checked<()> {
+    let Some((is_certain, dir, place, writes)) = reached.checkpoint(expected) else { return Ok(()) };
+    if !fs.exists(&dir).map_err(lsm::Error::from)? {
+        return if is_certain { wrong(format!("{} is gone", dir.display())) } else { Ok(()) };
+    }
+    let engine = open_in(fs, &dir, epoch, options)?;
+    let Some(tree) = engine.tree(TreeId(place.id)) else { return wrong("a checkpoint is empty".to_owned()) };
+    compare(place, &tree, &engine.snapshot(), &expected.moments[writes])
 }
 
 /// Verifies what an engine shows now, opened anew or after something failed.
@@ -79,7 +130,12 @@ pub fn verify_contents(engine: &Engine, expected: &Transcript, reached: Reached)
     let (certain, possible) = reached.trees(expected);
     for place in &certain {
         let Some(tree) = engine.tree(TreeId(place.id)) else { return wrong(format!("{place:?} is gone")) };
-        compare(*place, &tree, &snapshot, &expected.moments[writes])?;
+        let moment = &expected.moments[writes];
+        let with_ingested = reached.ingested(*place, expected, moment);
+        compare(*place, &tree, &snapshot, moment).or_else(|failure| match with_ingested {
+            Some(moment) => compare(*place, &tree, &snapshot, &moment),
+            None => Err(failure),
+        })?;
     }
     for place in &possible {
         if let Some(tree) = engine.tree(TreeId(place.id)) {

@@ -4,10 +4,12 @@
 //! and iterators, and does nothing where the place is empty. So a history from
 //! which steps were taken away is a history.
 
+use std::collections::BTreeMap;
+
 use super::choices::Choices;
 
 /// Places for trees, snapshots and iterators.
-pub const TREES: usize = 4;
+pub const TREES: usize = 5;
 pub const SNAPSHOTS: usize = 4;
 pub const ITERATORS: usize = 3;
 
@@ -32,6 +34,17 @@ pub enum Step {
     Fork {
         parent: usize,
         children: Vec<Child>,
+    },
+    /// Writes the tree `from` to a checkpoint and restores it as another one, in a place. No snapshot is
+    /// kept, since one from before would show a part of it.
+    Restore {
+        from: usize,
+        child: Child,
+    },
+    /// Builds a table and makes it part of a tree.
+    Ingest {
+        tree: usize,
+        table: BuiltTable,
     },
     /// Drops the tree in a place.
     DropTree(usize),
@@ -102,6 +115,13 @@ pub struct Child {
     pub start: Vec<u8>,
     /// Empty: past every key.
     pub end: Vec<u8>,
+}
+
+/// A table built outside: a range that goes, and over it values and deletes.
+#[derive(Clone, Debug)]
+pub struct BuiltTable {
+    pub range: (Vec<u8>, Vec<u8>),
+    pub entries: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -221,14 +241,24 @@ impl<'a, 'b> Drawn<'a, 'b> {
                 self.create(tree)
             }
             98 if self.choices.percent(50) => Step::DropTree(self.tree()),
-            98 => self.fork(),
+            98 => match self.choices.below(3) {
+                0 => self.fork(),
+                1 => {
+                    let (from, to) = (self.tree(), self.choices.below(TREES));
+                    self.restore_of(from, to)
+                }
+                _ => {
+                    let tree = self.tree();
+                    self.ingest_into(tree)
+                }
+            },
             _ => self.bulk(),
         }
     }
 
     /// A tree's place: the first one most often.
     fn tree(&mut self) -> usize {
-        self.choices.one_of(&[0, 0, 0, 1, 1, 2, 2, 3])
+        self.choices.one_of(&[0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4])
     }
 
     pub fn create(&mut self, tree: usize) -> Step {
@@ -244,18 +274,33 @@ impl<'a, 'b> Drawn<'a, 'b> {
     }
 
     fn fork(&mut self) -> Step {
-        let parent = self.tree();
-        self.fork_of(parent)
+        let (parent, first) = (self.tree(), self.choices.below(TREES));
+        self.fork_of(parent, first)
     }
 
-    pub fn fork_of(&mut self, parent: usize) -> Step {
-        let (first, split) = (self.choices.below(TREES), self.key());
+    /// Forks a tree into the place `first` and the next one.
+    pub fn fork_of(&mut self, parent: usize, first: usize) -> Step {
+        let split = self.key();
         let children = [(Vec::new(), split.clone()), (split, self.key())].into_iter().enumerate();
         let children = children.map(|(at, (start, end))| {
             self.tree_count += 1;
             Child { tree: (first + at) % TREES, id: self.tree_count, start, end }
         });
         Step::Fork { parent, children: children.collect() }
+    }
+
+    pub fn restore_of(&mut self, from: usize, to: usize) -> Step {
+        self.tree_count += 1;
+        let child = Child { tree: to, id: self.tree_count, start: Vec::new(), end: Vec::new() };
+        Step::Restore { from, child }
+    }
+
+    pub fn ingest_into(&mut self, tree: usize) -> Step {
+        let range = if self.choices.percent(30) { (self.key(), self.key()) } else { Default::default() };
+        let count = 1 + self.choices.below(20);
+        let entry = |drawn: &mut Self| (drawn.key(), drawn.choices.percent(80).then(|| drawn.value()));
+        let entries = (0..count).map(|_| entry(self)).collect();
+        Step::Ingest { tree, table: BuiltTable { range, entries } }
     }
 
     fn ending(&mut self) -> Ending {

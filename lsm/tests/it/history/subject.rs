@@ -1,23 +1,23 @@
 //! A history done to an engine.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use lsm::{
-    Candidate, Decision, Engine, FilterKey, Iter, KeepDecision, KeyRange, Options, Snapshot, Tree,
-    TreeFormat, TreeId, WriteBatch,
+    Candidate, Decision, Engine, FilterKey, Iter, KeepDecision, KeyRange, Options, Snapshot, TableBuilder,
+    Tree, TreeFormat, TreeId, WriteBatch,
 };
-use vfs::SimulatedFileSystem;
+use vfs::{FileSystem, SimulatedFileSystem};
 
 use super::appending;
 use super::model::{Entry, Moment, Outcome, PlacedTree, Transcript, done, free};
 use super::settings::Settings;
 use super::step::{
-    Acknowledge, Change, Child, EXPIRED, Ending, ITERATORS, Move, NEW, OLD, Role, SNAPSHOTS, Span, Step,
-    TREES, TreeKind, View, Write,
+    Acknowledge, BuiltTable, Change, Child, EXPIRED, Ending, ITERATORS, Move, NEW, OLD, Role, SNAPSHOTS,
+    Span, Step, TREES, TreeKind, View, Write,
 };
 use crate::slot_log::{Bucket, SlotLog};
 
@@ -26,6 +26,11 @@ pub const DIR: &str = "/db";
 /// A tree beside those of the history: each write says there how many there were.
 pub const LEDGER: TreeId = TreeId(1 << 40);
 const WRITES: &[u8] = b"writes";
+
+/// Where the checkpoint stands that a tree is restored from.
+pub fn checkpoint_dir(id: u64) -> PathBuf {
+    PathBuf::from(format!("/checkpoint-{id}"))
+}
 
 /// Why a history did not go on.
 #[derive(Debug)]
@@ -182,6 +187,8 @@ impl Subject {
                 self.place(*tree, PlacedTree { id: *id, kind: *kind }, made);
             }
             Step::Fork { parent, children } => return self.fork(*parent, children),
+            Step::Restore { from, child } => return self.restore(*from, child),
+            Step::Ingest { tree, table } => return self.ingest(*tree, table),
             Step::DropTree(tree) => {
                 let Some((place, _)) = self.trees[*tree].take() else { return Ok(Outcome::Nothing) };
                 self.engine().drop_tree(TreeId(place.id))?;
@@ -238,6 +245,40 @@ impl Subject {
         for (child, tree) in children.into_iter().zip(forked) {
             self.place(child.tree, PlacedTree { id: child.id, kind: parent.kind }, tree);
         }
+        Ok(Outcome::Done)
+    }
+
+    fn restore(&mut self, from: usize, child: &Child) -> Checked<Outcome> {
+        self.snapshots = Default::default();
+        let Some((from, _)) = self.trees[from] else { return Ok(Outcome::Nothing) };
+        if self.trees[child.tree].is_none() {
+            let (engine, dir) = (self.engine(), checkpoint_dir(child.id));
+            engine.checkpoint(Some(&[TreeId(from.id)]), &dir, |_| {})?;
+            let restored = engine.restore_tree(&dir, TreeId(from.id), TreeId(child.id), |_| {})?;
+            self.place(child.tree, PlacedTree { id: child.id, kind: from.kind }, restored);
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn ingest(&mut self, tree: usize, table: &BuiltTable) -> Checked<Outcome> {
+        let Some((place, _)) = self.trees[tree] else { return Ok(Outcome::Nothing) };
+        let path = Path::new("/built");
+        if self.fs.exists(path).map_err(lsm::Error::from)? {
+            self.fs.remove(path).map_err(lsm::Error::from)?;
+        }
+        let format = format_of(place.kind);
+        let mut builder = TableBuilder::create(&self.fs, path, &format, &Options::default())?;
+        builder.delete_range(&table.range.0, &table.range.1);
+        for (key, value) in &table.entries {
+            match value {
+                Some(value) => builder.put(key, value)?,
+                None => builder.delete(key)?,
+            }
+        }
+        builder.finish(&self.fs)?;
+        self.engine().ingest(TreeId(place.id), &[path])?;
+        // The ledger counts it, too.
+        self.write(&[], Acknowledge::Wait)?;
         Ok(Outcome::Done)
     }
 
@@ -352,7 +393,12 @@ impl KeepDecision for Renew {
 }
 
 pub fn open(fs: &SimulatedFileSystem, epoch: u64, options: &Options) -> lsm::Result<Engine> {
-    Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, with_operators(options))
+    open_in(fs, Path::new(DIR), epoch, options)
+}
+
+/// Opens an engine in a directory.
+pub fn open_in(fs: &SimulatedFileSystem, dir: &Path, epoch: u64, options: &Options) -> lsm::Result<Engine> {
+    Engine::open(Arc::new(fs.clone()), dir, epoch, with_operators(options))
 }
 
 fn with_operators(options: &Options) -> Options {

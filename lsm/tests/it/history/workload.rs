@@ -16,19 +16,22 @@ pub fn workload(seed: u64, rounds: usize) -> Vec<Step> {
                 [Acknowledge::Never, Acknowledge::Wait, Acknowledge::Callback][(number * 2 + round) % 3];
             steps.push(drawn.small_write(acknowledge));
         }
-        let tree = round / 12 % 3;
-        match round % 12 {
+        let tree = round / 15 % 3;
+        match round % 15 {
             0 => steps.push(Step::Flush(tree)),
             1 => steps.extend([Step::Keep { at: 0, view: View::Durable }, Step::Flush(1)]),
             2 => steps.extend([Step::Flush(tree), Step::Compact(tree)]),
-            3 => steps.extend([drawn.fork_of(tree), Step::Flush(3)]),
+            3 => steps.extend([drawn.fork_of(tree, 3), Step::Flush(3)]),
             4 => steps.extend([Step::Release(0), Step::Compact(3)]),
             5 => steps.push(Step::Reopen(Ending::Drop)),
             6 => steps.extend([Step::DropTree(tree), drawn.create(tree)]),
-            7 => steps.extend([Step::Compact(1), drawn.create(tree)]),
+            7 => steps.extend([Step::Compact(1), Step::Compact(4)]),
             8 => steps.push(Step::Reopen(Ending::PowerCut(round as u64))),
             9 => steps.extend([Step::Compact(3), Step::Compact(tree)]),
-            10 => steps.push(Step::DropTree(3)),
+            10 => steps.extend([Step::DropTree(3), Step::DropTree(4), drawn.ingest_into(tree)]),
+            11 => steps.push(drawn.restore_of(tree, 3)),
+            12 => steps.extend([drawn.ingest_into(3), Step::Flush(3)]),
+            13 => steps.extend([Step::Compact(3), Step::DropTree(3)]),
             _ => steps.push(Step::Reopen(Ending::Close)),
         }
     }
