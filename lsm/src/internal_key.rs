@@ -145,6 +145,7 @@ pub(crate) fn compare(a: &[u8], b: &[u8]) -> Ordering {
 pub(crate) struct LookupKey {
     encoded: SmallVec<[u8; 64]>,
     filter_hash: FilterHash,
+    key_hash: u64,
 }
 
 impl LookupKey {
@@ -154,7 +155,8 @@ impl LookupKey {
         let mut encoded = SmallVec::with_capacity(user_key.len() + TRAILER_BYTES);
         encoded.extend_from_slice(user_key);
         encoded.extend_from_slice(&Trailer::seek(sequence).encode());
-        Self { encoded, filter_hash: FilterHash::of_key(user_key, filter_key) }
+        let filter_hash = FilterHash::of_key(user_key, filter_key);
+        Self { encoded, filter_hash, key_hash: filter_hash.whole_key_hash(user_key) }
     }
 
     /// The user key.
@@ -175,6 +177,11 @@ impl LookupKey {
     /// The hash to ask filters with.
     pub(crate) fn filter_hash(&self) -> FilterHash {
         self.filter_hash
+    }
+
+    /// The hash of the user key, which data blocks are searched by.
+    pub(crate) fn key_hash(&self) -> u64 {
+        self.key_hash
     }
 }
 

@@ -127,10 +127,6 @@ impl Operands {
         self.newest_first.push(operand);
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.newest_first.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.newest_first.is_empty()
     }

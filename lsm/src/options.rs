@@ -62,6 +62,8 @@ pub struct Options {
     /// A data block is closed once it holds this many bytes: small ones make
     /// point reads cheap, large ones compress better. 256 bytes to 4 MiB.
     pub block_bytes: usize,
+    /// How the bloom filters of new SSTables are made; readers know each kind.
+    pub filter_kind: FilterKind,
     /// What the operands in trees mean, for each operator that a tree's format
     /// names. No two have one name.
     pub merge_operators: Vec<Arc<dyn MergeOperator>>,
@@ -75,6 +77,17 @@ pub struct Options {
     pub background_bytes_per_s: u64,
     /// Who flushes, compacts and syncs.
     pub background: Background,
+}
+
+/// How a bloom filter is made. Both take ten bits a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FilterKind {
+    /// In one piece, by the `bloomfilter` crate: a false alarm in about 120
+    /// misses, seven cache lines an answer.
+    Bloom,
+    /// Of cache lines: a false alarm in about 90 misses, one cache line an answer.
+    #[default]
+    BlockedBloom,
 }
 
 /// Who flushes, compacts and syncs.
@@ -106,6 +119,7 @@ impl Default for Options {
             level_ratio: 10,
             table_bytes: 32 << 20,
             block_bytes: 8 << 10,
+            filter_kind: FilterKind::default(),
             merge_operators: Vec::new(),
             compaction_threads: std::thread::available_parallelism().map_or(1, NonZero::get).min(2),
             background_bytes_per_s: 0,

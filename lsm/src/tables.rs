@@ -12,7 +12,7 @@ use crate::manifest::TableRecord;
 use crate::sstable::{Table, TableOptions, TableWriter};
 use crate::sweeper::{Sweeper, TABLE_EXTENSION};
 use crate::table_ref::TableRef;
-use crate::{Options, Result, TreeFormat};
+use crate::{FilterKind, Options, Result, TreeFormat};
 
 /// Where tables live, and what it takes to write and open one.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(crate) struct Tables {
     cache: Arc<BlockCache>,
     sweeper: Arc<Sweeper>,
     block_bytes: usize,
+    filter_kind: FilterKind,
     /// A table below level 0 is closed once it holds this many bytes.
     pub(crate) table_bytes: u64,
 }
@@ -41,6 +42,7 @@ impl Tables {
             ids,
             cache: Arc::new(BlockCache::new(options.shared_bytes(), options.block_cache_bytes_min())),
             block_bytes: options.block_bytes,
+            filter_kind: options.filter_kind,
             table_bytes: options.table_bytes,
         }
     }
@@ -57,6 +59,7 @@ impl Tables {
     pub(crate) fn create(&self, format: &TreeFormat) -> Result<(FileId, TableWriter)> {
         let id = self.ids.next();
         let options = TableOptions {
+            filter_kind: self.filter_kind,
             filter_key: format.filter_key,
             block_bytes: self.block_bytes,
             ..TableOptions::default()

@@ -1,6 +1,7 @@
 //! Builds the blocks that `block.rs` reads: data blocks, and with a restart at
 //! each entry the blocks of an index. The layout is described there.
 
+use super::block;
 use crate::varint;
 
 /// A block that grows entry by entry.
@@ -9,6 +10,8 @@ pub(crate) struct BlockBuilder {
     restart_interval: usize,
     buffer: Vec<u8>,
     restarts: Vec<u32>,
+    /// Of each entry, or of none.
+    tags: Vec<u8>,
     entry_count: usize,
     /// Of the entry added last; it outlives the block, as the writer's index wants it.
     last_key: Vec<u8>,
@@ -22,6 +25,7 @@ impl BlockBuilder {
             restart_interval,
             buffer: Vec::new(),
             restarts: Vec::new(),
+            tags: Vec::new(),
             entry_count: 0,
             last_key: Vec::new(),
         }
@@ -48,6 +52,11 @@ impl BlockBuilder {
         self.entry_count += 1;
     }
 
+    /// Tags the entry added last with the hash of its user key. All entries of a block are tagged, or none.
+    pub(crate) fn tag(&mut self, key_hash: u64) {
+        self.tags.push(block::tag_of(key_hash));
+    }
+
     /// The key added last, in this block or the ones before; empty if there was none.
     pub(crate) fn last_key(&self) -> &[u8] {
         &self.last_key
@@ -60,7 +69,7 @@ impl BlockBuilder {
 
     /// Bytes of the block if it were finished now.
     pub(crate) fn bytes(&self) -> usize {
-        self.buffer.len() + 4 * (self.restarts.len() + 1)
+        self.buffer.len() + 4 * (self.restarts.len() + 1) + self.tags.len() + block::TAGS_TRAILER_BYTES
     }
 
     /// The finished block; [`BlockBuilder::reset`] starts the next one.
@@ -68,7 +77,15 @@ impl BlockBuilder {
         for restart in &self.restarts {
             self.buffer.extend_from_slice(&restart.to_le_bytes());
         }
-        let restart_count = u32::try_from(self.restarts.len()).expect("blocks are bounded");
+        let mut restart_count = u32::try_from(self.restarts.len()).expect("blocks are bounded");
+        if !self.tags.is_empty() {
+            debug_assert_eq!(self.tags.len(), self.entry_count);
+            let tag_count = u32::try_from(self.tags.len()).expect("blocks are bounded");
+            self.buffer.extend_from_slice(&self.tags);
+            self.buffer.push(u8::try_from(self.restart_interval).expect("intervals are bounded"));
+            self.buffer.extend_from_slice(&tag_count.to_le_bytes());
+            restart_count |= block::TAGGED;
+        }
         self.buffer.extend_from_slice(&restart_count.to_le_bytes());
         &self.buffer
     }
@@ -77,6 +94,7 @@ impl BlockBuilder {
     pub(crate) fn reset(&mut self) {
         self.buffer.clear();
         self.restarts.clear();
+        self.tags.clear();
         self.entry_count = 0;
     }
 }

@@ -204,6 +204,7 @@ mod tests {
     use super::super::block_builder::BlockBuilder;
     use super::*;
     use crate::internal_key::{Kind, Trailer, encode};
+    use crate::sstable::filter::key_hash;
 
     fn entries(count: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
         (0..count)
@@ -221,6 +222,15 @@ mod tests {
         let mut builder = BlockBuilder::new(restart_interval);
         for (key, value) in entries {
             builder.add(key, value);
+        }
+        Block::new(Bytes::copy_from_slice(builder.finish())).expect("well-formed")
+    }
+
+    fn tagged_block(entries: &[(Vec<u8>, Vec<u8>)], restart_interval: usize) -> Block {
+        let mut builder = BlockBuilder::new(restart_interval);
+        for (key, value) in entries {
+            builder.add(key, value);
+            builder.tag(key_hash(internal_key::user_key(key)));
         }
         Block::new(Bytes::copy_from_slice(builder.finish())).expect("well-formed")
     }
@@ -263,15 +273,23 @@ mod tests {
     #[test]
     fn find_takes_the_newest_version_at_or_below_a_sequence() {
         let entries = entries(60);
-        let block = block(&entries, 16);
-        let find = |sequence| {
-            let mut target = Vec::new();
-            encode(&mut target, b"key00004xxxx", Trailer::seek(sequence));
-            block.find(&target).unwrap().map(|(trailer, value)| (trailer.sequence(), value.len()))
-        };
-        assert_eq!(find(internal_key::SEQUENCE_MAX), Some((100, 12 * 7)));
-        assert_eq!(find(99), Some((99, 13 * 7)));
-        assert_eq!(find(97), None);
+        for (interval, is_tagged) in [(16, false), (16, true), (1, true), (2, true), (5, true)] {
+            let block = if is_tagged { tagged_block(&entries, interval) } else { block(&entries, interval) };
+            let find = |user_key: &[u8], sequence| {
+                let mut target = Vec::new();
+                encode(&mut target, user_key, Trailer::seek(sequence));
+                let found = block.clone().find(&target, key_hash(user_key)).unwrap();
+                found.map(|(trailer, value)| (trailer.sequence(), value.len()))
+            };
+            assert_eq!(find(b"key00004xxxx", internal_key::SEQUENCE_MAX), Some((100, 12 * 7)));
+            assert_eq!(find(b"key00004xxxx", 99), Some((99, 13 * 7)));
+            assert_eq!(find(b"key00004xxxx", 97), None);
+            for (key, value) in &entries {
+                let (user_key, trailer) = internal_key::decode(key).unwrap();
+                assert_eq!(find(user_key, trailer.sequence()), Some((trailer.sequence(), value.len())));
+                assert_eq!(find(&[user_key, b"y"].concat(), 100), None);
+            }
+        }
     }
 
     #[test]
@@ -281,6 +299,7 @@ mod tests {
             let mut builder = BlockBuilder::new(4);
             for (key, value) in entries(30) {
                 builder.add(&key, &value);
+                builder.tag(key_hash(internal_key::user_key(&key)));
             }
             builder.finish().to_vec()
         };
@@ -299,7 +318,7 @@ mod tests {
     fn read_everything(bytes: &[u8]) {
         let Ok(block) = Block::new(Bytes::copy_from_slice(bytes)) else { return };
         let target = &b"key00005xxxxx\x01\x00\x00\x00\x00\x00\x00\x01"[..];
-        let _ = block.find(target);
+        let _ = block.clone().find(target, key_hash(internal_key::user_key(target)));
         let mut cursor = BlockCursor::new(block);
         let mut on = cursor.seek_to_first();
         while let Ok(true) = on {

@@ -3,8 +3,9 @@
 //! A small index is one block; a large one is cut into partitions as it is
 //! written, each a block, with a top index over them, so that neither writing
 //! nor opening a table holds more of it than the top. Index blocks are stored
-//! raw and have a restart at each entry: they are searched in place, in the
-//! mapped file.
+//! raw and have a restart at each entry: they are read in place, in the mapped
+//! file, and searched by digests of their keys, which are made when a block is
+//! first used.
 //!
 //! An entry's key is an internal key at or after all of its block and before
 //! all of the next one. Its value, for a data block:
@@ -20,7 +21,7 @@
 //! and for a partition, in the top index, the first two of these.
 
 use std::cmp::Ordering;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -29,6 +30,7 @@ use super::Compression;
 use super::block::Block;
 use super::block_builder::BlockBuilder;
 use super::format::{self, BlockHandle};
+use super::key_digests::KeyDigests;
 use crate::error::Damage;
 use crate::{Error, internal_key, varint};
 
@@ -137,10 +139,17 @@ pub(crate) struct IndexPosition {
 #[derive(Debug)]
 pub(crate) struct BlockIndex {
     /// Of two levels the upper one; with one level none.
-    top: Option<Block>,
+    top: Option<IndexBlock>,
     /// Each verified when it is first used; with one level the only one, and at once.
-    partitions: Box<[OnceLock<Block>]>,
+    partitions: Box<[OnceLock<IndexBlock>]>,
     top_bytes: usize,
+}
+
+/// A block of an index, every entry a restart.
+#[derive(Debug)]
+struct IndexBlock {
+    block: Block,
+    digests: KeyDigests,
 }
 
 /// Why the index does not answer.
@@ -159,31 +168,32 @@ impl BlockIndex {
     pub(crate) fn new(top: Block, levels: u8, offset: u64) -> Result<Self> {
         check_whole(&top).map_err(|damage| IndexError::Damaged(damage, offset))?;
         let top_bytes = top.bytes();
+        let top = IndexBlock::new(top);
         if levels == 1 {
             return Ok(Self { top: None, partitions: Box::new([OnceLock::from(top)]), top_bytes });
         }
-        let partitions = (0..top.restart_count()).map(|_| OnceLock::new()).collect();
+        let partitions = (0..top.block.restart_count()).map(|_| OnceLock::new()).collect();
         Ok(Self { top: Some(top), partitions, top_bytes })
     }
 
-    /// Anonymous memory it takes.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.partitions) + self.top_bytes
+    /// Anonymous memory it takes once every partition is in use.
+    pub(crate) fn memory_bytes(&self, data_block_count: u64) -> usize {
+        let top = self.top.as_ref().map_or(0, |top| top.block.restart_count());
+        let keys = top.saturating_add(usize::try_from(data_block_count).unwrap_or(usize::MAX));
+        size_of_val(&*self.partitions) + self.top_bytes + keys.saturating_mul(KeyDigests::BYTES_PER_KEY)
     }
 
     /// The first block that may hold keys at or after `target`.
     pub(crate) fn seek(&self, file: &IndexFile<'_>, target: &[u8]) -> Result<Option<IndexPosition>> {
         let partition = match &self.top {
             None => 0,
-            Some(top) => {
-                search(top, target).map_err(|damage| IndexError::Damaged(damage, file.top_offset))?
-            }
+            Some(top) => top.search(target).map_err(|damage| IndexError::Damaged(damage, file.top_offset))?,
         };
         if partition == self.partitions.len() {
             return Ok(None);
         }
         let block = self.partition(file, partition)?;
-        let entry = search(&block, target).map_err(|damage| self.damaged(file, partition, damage))?;
+        let entry = block.search(target).map_err(|damage| self.damaged(file, partition, damage))?;
         if entry < block.restart_count() {
             return Ok(Some(IndexPosition { partition, entry }));
         }
@@ -274,7 +284,8 @@ impl BlockIndex {
             .partition_handle(partition)
             .map_err(|damage| IndexError::Damaged(damage, file.top_offset))?;
         if let Some(read) = file.read {
-            return read(handle).map(Partition::Read).map_err(IndexError::Unread);
+            let digests = self.partitions[partition].get().map(|mapped| &mapped.digests);
+            return read(handle).map(|block| Partition::Read(block, digests)).map_err(IndexError::Unread);
         }
         let block = file.mapped(handle).map_err(|damage| IndexError::Damaged(damage, handle.offset))?;
         Ok(Partition::Mapped(self.partitions[partition].get_or_init(|| block)))
@@ -282,7 +293,7 @@ impl BlockIndex {
 
     fn partition_handle(&self, partition: usize) -> std::result::Result<BlockHandle, Damage> {
         let top = self.top.as_ref().ok_or(Damage("an index of one level has no partitions"))?;
-        let (_, mut value) = top.whole_entry(partition)?;
+        let (_, mut value) = top.block.whole_entry(partition)?;
         let handle = take_handle(&mut value).filter(|_| value.is_empty());
         handle.ok_or(Damage("an entry of the top index does not decode"))
     }
@@ -296,8 +307,20 @@ impl BlockIndex {
 
 /// A partition that is looked into.
 enum Partition<'a> {
-    Mapped(&'a Block),
-    Read(Block),
+    Mapped(&'a IndexBlock),
+    /// With digests once it was mapped, too.
+    Read(Block, Option<&'a KeyDigests>),
+}
+
+impl Partition<'_> {
+    /// The first entry whose key is at or after `target`; the count if there is none.
+    fn search(&self, target: &[u8]) -> std::result::Result<usize, Damage> {
+        match self {
+            Self::Mapped(block) => block.search(target),
+            Self::Read(block, Some(digests)) => search_by(digests, block, target),
+            Self::Read(block, None) => search(block, 0..block.restart_count(), target),
+        }
+    }
 }
 
 impl Deref for Partition<'_> {
@@ -305,15 +328,33 @@ impl Deref for Partition<'_> {
 
     fn deref(&self) -> &Block {
         match self {
-            Self::Mapped(block) => block,
-            Self::Read(block) => block,
+            Self::Mapped(mapped) => &mapped.block,
+            Self::Read(block, _) => block,
         }
     }
 }
 
-/// The first entry whose key is at or after `target`; the count if there is none.
-fn search(block: &Block, target: &[u8]) -> std::result::Result<usize, Damage> {
-    let (mut low, mut high) = (0, block.restart_count());
+impl IndexBlock {
+    /// REQUIRES: [`check_whole`] passed `block`.
+    fn new(block: Block) -> Self {
+        let user_key = |at| block.whole_entry(at).map_or(&[][..], |(key, _)| internal_key::user_key(key));
+        let digests = KeyDigests::new((0..block.restart_count()).map(user_key));
+        Self { block, digests }
+    }
+
+    fn search(&self, target: &[u8]) -> std::result::Result<usize, Damage> {
+        search_by(&self.digests, &self.block, target)
+    }
+}
+
+/// As [`search`], among all entries, whose keys have these digests.
+fn search_by(digests: &KeyDigests, block: &Block, target: &[u8]) -> std::result::Result<usize, Damage> {
+    search(block, digests.candidates(internal_key::user_key(target)), target)
+}
+
+/// The first of `entries` whose key is at or after `target`; their end if there is none.
+fn search(block: &Block, entries: Range<usize>, target: &[u8]) -> std::result::Result<usize, Damage> {
+    let Range { start: mut low, end: mut high } = entries;
     while low < high {
         let middle = low + (high - low) / 2;
         if internal_key::compare(block.whole_entry(middle)?.0, target) == Ordering::Less {
@@ -337,8 +378,8 @@ pub(crate) struct IndexFile<'a> {
 }
 
 impl IndexFile<'_> {
-    fn mapped(&self, handle: BlockHandle) -> std::result::Result<Block, Damage> {
-        decode_partition(&self.blocks.slice(handle.range(self.blocks.len())?))
+    fn mapped(&self, handle: BlockHandle) -> std::result::Result<IndexBlock, Damage> {
+        decode_partition(&self.blocks.slice(handle.range(self.blocks.len())?)).map(IndexBlock::new)
     }
 }
 

@@ -41,7 +41,8 @@
 //! 12      12    handle of the top index
 //! 24      12    handle of the filter index
 //! 36      12    handle of the range tombstone block
-//! 48      1     format version: 2; 1 before there were merge operands
+//! 48      1     format version: 3; 2 before there were tags and filters of kind 2, 1 before there were
+//!               merge operands
 //! 49      1     index levels: 1, the top index names data blocks; 2, it names partitions
 //! 50      2     reserved, zero
 //! 52      4     crc32 of bytes 0..52
@@ -101,16 +102,19 @@ pub(crate) enum FormatVersion {
     V1 = 1,
     /// With them.
     V2 = 2,
+    /// And with tags in data blocks, and filters of kind 2.
+    V3 = 3,
 }
 
 impl FormatVersion {
     /// What is written.
-    pub(crate) const NEWEST: Self = Self::V2;
+    pub(crate) const NEWEST: Self = Self::V3;
 
     fn from_tag(tag: u8) -> Option<Self> {
         match tag {
             1 => Some(Self::V1),
             2 => Some(Self::V2),
+            3 => Some(Self::V3),
             _ => None,
         }
     }
@@ -385,7 +389,7 @@ mod tests {
         assert!(footer.tombstones.range(usize::MAX).is_err());
         for (at, byte) in [
             (VERSION_OFFSET, 0),
-            (VERSION_OFFSET, 3),
+            (VERSION_OFFSET, 4),
             (LEVELS_OFFSET, 0),
             (LEVELS_OFFSET, 3),
             (RESERVED_OFFSET, 1),

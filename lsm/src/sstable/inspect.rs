@@ -19,9 +19,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::block::Block;
+use super::block::{Block, tag_of};
 use super::block_cursor::BlockCursor;
 use super::block_index::{DataBlock, IndexPosition};
+use super::filter::key_hash;
 use super::table::decode_block;
 use super::{Blocking, FilterHash, ReadMode, Table, TableCursor};
 use crate::block_cache::BlockCache;
@@ -271,11 +272,16 @@ impl Check<'_> {
 
     fn entries(&mut self, block: Block, separator: &[u8]) -> Result<(), Damage> {
         let rule = self.table.properties().filter_key;
+        let mut tags = block.tags().to_vec().into_iter();
+        let is_tagged = tags.len() > 0;
         let mut cursor = BlockCursor::new(block);
         let mut is_on = cursor.seek_to_first()?;
         while is_on {
             let (user_key, trailer) =
                 internal_key::decode(cursor.key()).ok_or(Damage("a key is too short"))?;
+            if is_tagged && tags.next() != Some(tag_of(key_hash(user_key))) {
+                return Err(Damage("the tags hide a key"));
+            }
             if !matches!(trailer.kind(), Some(Kind::Put | Kind::Delete | Kind::Merge)) {
                 return Err(Damage("a key is of no kind that stands in a data block"));
             }
@@ -290,6 +296,9 @@ impl Check<'_> {
             self.last_key.clear();
             self.last_key.extend_from_slice(cursor.key());
             is_on = cursor.next()?;
+        }
+        if tags.len() > 0 {
+            return Err(Damage("there are more tags than keys"));
         }
         if internal_key::compare(&self.last_key, separator).is_gt() {
             return Err(Damage("the index leads past a key"));

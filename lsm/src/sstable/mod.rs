@@ -5,7 +5,7 @@
 //!
 //! - `format`: what a file consists of, the envelope of a block, the footer.
 //! - `block`, `block_builder`, `block_cursor`: entries with prefix compression.
-//! - `block_index`, `filter`, `properties`: what stands beside the data.
+//! - `block_index` with `key_digests`, `filter`, `properties`: what stands beside the data.
 //! - `writer`: `TableWriter`, for flushes and compactions.
 //! - `table`, `cursor`: `Table` and `TableCursor`, for reads; `miss`: what they lack that must not block.
 //! - `extent`: how much of a table lies where.
@@ -22,6 +22,7 @@ pub(crate) mod extent;
 pub(crate) mod filter;
 pub(crate) mod format;
 pub mod inspect;
+pub(crate) mod key_digests;
 #[cfg(test)]
 mod measure;
 mod miss;

@@ -128,7 +128,7 @@ impl Table {
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.path.as_os_str().len()
-            + self.index.memory_bytes()
+            + self.index.memory_bytes(self.properties.data_block_count)
             + self.filter.as_ref().map_or(0, Filter::memory_bytes)
             + self.tombstones.memory_bytes()
             + self.properties.key_range.start.len()
@@ -163,8 +163,9 @@ impl Table {
         let Some(position) = self.index_seek(key.encoded(), blocking)? else { return Ok(None) };
         let data_block = self.index_entry(position, blocking)?;
         let block = self.read_block(data_block, ReadMode::Hot, blocking)?;
-        let found =
-            block.find(key.encoded()).map_err(|damage| self.damaged(damage, data_block.handle.offset))?;
+        let found = block
+            .find(key.encoded(), key.key_hash())
+            .map_err(|damage| self.damaged(damage, data_block.handle.offset))?;
         let Some((trailer, value)) = found else { return Ok(None) };
         let kind = self.point_kind(trailer, data_block.handle.offset)?;
         Ok(Some(Found { sequence: trailer.sequence(), kind, value }))
@@ -428,10 +429,10 @@ impl Parts<'_> {
                 }
             };
         }
-        let index = self.part(footer.filter, |block| filter::decode_index(&block))?;
+        let (kind, index) = self.part(footer.filter, |block| filter::decode_index(&block))?;
         let mut partitions = Vec::with_capacity(index.len());
         for (last_key, handle) in index {
-            partitions.push((last_key, self.part(handle, |block| filter::decode_partition(&block))?));
+            partitions.push((last_key, self.part(handle, |block| filter::Partition::decode(kind, &block))?));
         }
         Ok(Some(Filter::new(properties.filter_key, partitions)))
     }

@@ -13,13 +13,14 @@ use super::testing::{
 use super::{Blocking, Compression, FilterHash, ReadMode, Table, TableOptions, TableWriter};
 use crate::internal_key::{self, Kind, LookupKey, SEQUENCE_MAX, Trailer};
 use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
-use crate::{Error, FilterKey, KeyRange, Result};
+use crate::{Error, FilterKey, FilterKind, KeyRange, Result};
 
 const PATH: &str = "/table";
 
 fn random_options(random: &mut Random) -> TableOptions {
     TableOptions {
         compression: [Compression::Raw, Compression::Lz4][random.below(2)],
+        filter_kind: [FilterKind::Bloom, FilterKind::BlockedBloom][random.below(2)],
         filter_key: [FilterKey::WholeKey, FilterKey::ThroughTerminator([0, 1])][random.below(2)],
         block_bytes: [64, 300, 4096, 1 << 20][random.below(4)],
         index_partition_bytes: [64, 500, 1 << 20][random.below(3)],
@@ -154,11 +155,15 @@ fn small_entries(kind: Kind) -> Vec<Entry> {
 }
 
 /// Two levels of index, both compressions, a filter and range tombstones in little.
-fn small_table(compression: Compression) -> (Vec<u8>, Vec<Entry>, Vec<RangeTombstone>) {
+fn small_table(
+    compression: Compression,
+    filter_kind: FilterKind,
+) -> (Vec<u8>, Vec<Entry>, Vec<RangeTombstone>) {
     let entries = small_entries(Kind::Merge);
     let tombstones = vec![RangeTombstone { start: "row03".into(), end: "row07".into(), sequence: 50 }];
     let options = TableOptions {
         compression,
+        filter_kind,
         filter_key: FilterKey::WholeKey,
         block_bytes: 200,
         index_partition_bytes: 64,
@@ -179,7 +184,7 @@ fn read_damaged(bytes: &[u8]) -> Result<(Vec<Entry>, Arc<Table>)> {
 #[test]
 fn every_changed_byte_is_reported_as_damage_with_its_file() {
     for compression in [Compression::Raw, Compression::Lz4] {
-        let (good, _, _) = small_table(compression);
+        let (good, _, _) = small_table(compression, FilterKind::default());
         assert!(read_damaged(&good).is_ok());
         for at in 0..good.len() {
             for flip in [1, 0x80, 0xff] {
@@ -199,7 +204,7 @@ fn every_changed_byte_is_reported_as_damage_with_its_file() {
 
 #[test]
 fn a_table_cut_off_anywhere_does_not_open() {
-    let (good, _, _) = small_table(Compression::Lz4);
+    let (good, _, _) = small_table(Compression::Lz4, FilterKind::default());
     for len in 0..good.len() {
         let (fs, path) = write_bytes(&good[..len]);
         assert!(matches!(open_table(&fs, path), Err(Error::Damaged { .. })), "{len}");
@@ -208,7 +213,7 @@ fn a_table_cut_off_anywhere_does_not_open() {
 
 #[test]
 fn forged_tables_with_valid_checksums_never_panic() {
-    let (good, _, _) = small_table(Compression::Lz4);
+    let (good, _, _) = small_table(Compression::Lz4, FilterKind::default());
     let mut random = Random::new(99);
     for _ in 0..10_000 {
         let mut bytes = good.clone();
@@ -252,29 +257,46 @@ fn restore_checksums(bytes: &mut [u8], good: &[u8]) {
 
 #[test]
 fn golden_tables_are_written_to_the_byte_and_still_read() {
-    for (compression, name) in [(Compression::Raw, "sstable-v2-raw"), (Compression::Lz4, "sstable-v2-lz4")] {
-        let (bytes, entries, tombstones) = small_table(compression);
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let (raw, lz4) = (Compression::Raw, Compression::Lz4);
+    for (compression, filter_kind, name) in [
+        (raw, FilterKind::BlockedBloom, "sstable-v3-raw"),
+        (lz4, FilterKind::BlockedBloom, "sstable-v3-lz4"),
+        (raw, FilterKind::Bloom, "sstable-v3-bloom"),
+    ] {
+        let (bytes, ..) = small_table(compression, filter_kind);
+        let path = golden(name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, &bytes).unwrap();
         }
         let golden = std::fs::read(&path).unwrap();
         assert!(golden == bytes, "{name} differs: a new format needs a new version and keeps this file");
-        let (read, table) = read_damaged(&golden).unwrap();
-        assert_eq!(read, entries);
-        assert_eq!(table.properties().merge_count, 1);
-        assert!(table.range_tombstones().iter().eq(FragmentedTombstones::new(&tombstones).iter()));
+        check_small_table(&golden, Kind::Merge);
     }
 }
 
 #[test]
-fn golden_tables_of_version_1_are_still_read() {
-    for name in ["sstable-v1-raw", "sstable-v1-lz4"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-        let (read, table) = read_damaged(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(read, small_entries(Kind::Put));
-        assert_eq!((table.properties().merge_count, table.range_tombstones().len()), (0, 1));
+fn golden_tables_of_older_versions_are_still_read() {
+    for (name, kind) in [
+        ("sstable-v1-raw", Kind::Put),
+        ("sstable-v1-lz4", Kind::Put),
+        ("sstable-v2-raw", Kind::Merge),
+        ("sstable-v2-lz4", Kind::Merge),
+    ] {
+        check_small_table(&std::fs::read(golden(name)).unwrap(), kind);
     }
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Checks that `bytes` hold what [`small_table`] does, with entries of `kind`.
+fn check_small_table(bytes: &[u8], kind: Kind) {
+    let (read, table) = read_damaged(bytes).unwrap();
+    assert_eq!(read, small_entries(kind));
+    assert_eq!(table.properties().merge_count, u64::from(kind == Kind::Merge));
+    assert_eq!(table.range_tombstones().len(), 1);
+    check_gets(&table, &read, FilterKey::WholeKey, &mut Random::new(1));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::format::{
 use super::{Compression, Properties};
 use crate::internal_key::{self, Kind};
 use crate::range_tombstone::FragmentedTombstones;
-use crate::{Error, FilterKey, KeyRange, Result};
+use crate::{Error, FilterKey, FilterKind, KeyRange, Result};
 
 /// The most bytes of a user key and its value together.
 pub(crate) const ENTRY_BYTES_MAX: usize = BLOCK_BYTES_MAX / 2;
@@ -30,7 +30,7 @@ pub(crate) fn fits_entry(user_key: &[u8], value: &[u8]) -> bool {
 }
 
 /// Entries from one whole key in a data block to the next.
-const RESTART_INTERVAL: usize = 16;
+const RESTART_INTERVAL: usize = 8;
 /// Memory that a writer of the engine's usual sizes takes: the hashes of a filter
 /// partition and the partition, the write buffer, blocks and index partition.
 pub(crate) const WRITER_MEMORY_BYTES_MAX: usize = 2 << 20;
@@ -42,6 +42,8 @@ const WRITE_BYTES: usize = 256 << 10;
 pub(crate) struct TableOptions {
     /// How data blocks are stored.
     pub(crate) compression: Compression,
+    /// How the filters are made.
+    pub(crate) filter_kind: FilterKind,
     /// What the filters are built over.
     pub(crate) filter_key: FilterKey,
     /// A data block is closed once it holds this many bytes: small ones make point reads cheap, large ones
@@ -55,8 +57,9 @@ impl Default for TableOptions {
     fn default() -> Self {
         Self {
             compression: Compression::Lz4,
+            filter_kind: FilterKind::default(),
             filter_key: FilterKey::WholeKey,
-            block_bytes: 8 << 10,
+            block_bytes: 4 << 10,
             index_partition_bytes: 32 << 10,
         }
     }
@@ -108,7 +111,7 @@ impl TableWriter {
             output: Output::new(fs.create(path)?),
             data: BlockBuilder::new(RESTART_INTERVAL),
             index: BlockIndexBuilder::new(options.index_partition_bytes),
-            filter: FilterBuilder::new(options.filter_key),
+            filter: FilterBuilder::new(options.filter_kind, options.filter_key),
             unindexed: None,
             separator: Vec::new(),
             tombstones: FragmentedTombstones::default(),
@@ -160,7 +163,7 @@ impl TableWriter {
         if self.filter.is_partition_full_for(user_key) {
             self.write_filter_partition()?;
         }
-        self.filter.add(user_key);
+        let key_hash = self.filter.add(user_key);
         if is_first {
             self.properties.key_range.start = Bytes::copy_from_slice(user_key);
         }
@@ -168,6 +171,7 @@ impl TableWriter {
         self.properties.raw_bytes += bytes as u64;
         self.see_sequences(sequence, sequence);
         self.data.add(internal_key, value);
+        self.data.tag(key_hash);
         if self.data.bytes() >= self.options.block_bytes { self.write_data_block() } else { Ok(()) }
     }
 
