@@ -216,6 +216,7 @@ impl Iter {
         error
     }
 
+    #[inline]
     fn move_forward(&mut self) -> Result<bool> {
         match self.position {
             Position::Fresh | Position::BeforeFirst => return self.seek_forward(None),

@@ -49,15 +49,19 @@
 //!
 //! Once memtables have grown, `core` freezes the largest; `flush` writes it as
 //! an SSTable of level 0. `compaction` picks tables and rewrites them one level
-//! deeper, without what no snapshot sees any more. Either makes a new `version`
+//! deeper, without what no snapshot sees any more, operands folded and values
+//! judged by a [`keep_decision`]. Either makes a new `version`
 //! of the tree, durable by an edit of its `manifest` before anybody reads it.
 //! The `gate` slows writers down as this lags behind (`pace`), and stops them
 //! before memory or level 0 overflows.
 //!
 //! A `read` looks into memtables, then level 0, then one table a level, and
-//! folds operands by a [`merge_operator`]. An [`iter`] merges (`merge`) their cursors (`source`), and jumps over what a
-//! `range_tombstone` covers. `sstable` is the tables' format; decoded blocks
-//! stay in the `block_cache`.
+//! folds operands by a [`merge_operator`]; of a hot counter it starts at what
+//! others have folded (`folded_values`). An [`iter`] merges (`merge`) their
+//! cursors (`source`), and jumps over what a `range_tombstone` covers. Either
+//! can be tried without permission to block, and names the block that it lacks
+//! (a [`Miss`]). `sstable` is the tables' format; decoded blocks stay in the
+//! `block_cache`.
 //!
 //! A `fork` begins a tree with the tables of another one, each clipped to key
 //! bounds (`table_ref`); the `sweeper` deletes a file once no tree names it. An

@@ -9,6 +9,7 @@
 mod appending;
 pub mod choices;
 pub mod model;
+mod patience;
 pub mod recovered;
 pub mod settings;
 mod shrink;

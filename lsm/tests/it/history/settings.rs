@@ -3,6 +3,7 @@
 use lsm::{Background, Options};
 
 use super::choices::Choices;
+use super::patience::Patience;
 
 /// A source of options.
 pub enum Settings {
@@ -22,6 +23,15 @@ impl Settings {
             Self::Drawn(background, choices) => Options { background: *background, ..draw(choices) },
             Self::Fixed(options) => options.clone(),
         }
+    }
+
+    /// How reads go after the next opening.
+    pub fn draw_patience(&mut self) -> Patience {
+        let tries = match self {
+            Self::Drawn(_, choices) => choices.percent(50),
+            Self::Fixed(_) => false,
+        };
+        if tries { Patience::Tries } else { Patience::Waits }
     }
 }
 

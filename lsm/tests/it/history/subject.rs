@@ -14,6 +14,7 @@ use vfs::{FileSystem, SimulatedFileSystem};
 
 use super::appending;
 use super::model::{Entry, Moment, Outcome, PlacedTree, Transcript, done, free};
+use super::patience::{Patience, evict_tables};
 use super::settings::Settings;
 use super::step::{
     Acknowledge, BuiltTable, Change, Child, EXPIRED, Ending, ITERATORS, Move, NEW, OLD, Role, SNAPSHOTS,
@@ -77,6 +78,8 @@ type Watch = Arc<dyn Fn(&SimulatedFileSystem, u64) + Send + Sync>;
 
 pub struct Subject {
     settings: Settings,
+    /// How reads go since the last opening.
+    patience: Patience,
     /// Where the commit log is, if not in the file system.
     log: Option<Bucket>,
     pub fs: SimulatedFileSystem,
@@ -96,6 +99,7 @@ impl Subject {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            patience: Patience::Waits,
             fs: SimulatedFileSystem::new(),
             log: None,
             watch: None,
@@ -151,6 +155,7 @@ impl Subject {
     fn open(&mut self) -> Checked<()> {
         self.epoch += 1;
         let options = self.settings.draw();
+        self.patience = self.settings.draw_patience();
         let engine = match &self.log {
             None => open(&self.fs, self.epoch, &options)?,
             Some(bucket) => {
@@ -197,7 +202,8 @@ impl Subject {
             Step::Get { tree, view, key } => {
                 let snapshot = self.view(*view)?;
                 let Some((place, tree)) = &self.trees[*tree] else { return Ok(Outcome::Nothing) };
-                let found = tree.get(&snapshot, key)?;
+                self.make_cold();
+                let found = self.patience.get(tree, &snapshot, key)?;
                 return Ok(Outcome::Value(found.and_then(|value| place.shown(&value))));
             }
             Step::Keep { at, view } => self.snapshots[*at] = Some(self.view(*view)?),
@@ -208,15 +214,18 @@ impl Subject {
                 self.iterators[*at] = Some((*place, iterate(*place, tree, &snapshot, span)));
             }
             Step::Move { at, moves } => {
+                self.make_cold();
+                let patience = self.patience;
                 let Some((place, iter)) = &mut self.iterators[*at] else { return Ok(Outcome::Nothing) };
-                let moved = moves.iter().map(|to| advance(*place, iter, to));
+                let moved = moves.iter().map(|to| advance(*place, iter, to, patience));
                 return Ok(Outcome::Moves(moved.collect::<Checked<_>>()?));
             }
             Step::Leave(at) => return Ok(done(self.iterators[*at].take().is_some())),
             Step::Scan { tree, view, backward } => {
                 let snapshot = self.view(*view)?;
                 let Some((place, tree)) = &self.trees[*tree] else { return Ok(Outcome::Nothing) };
-                return Ok(Outcome::Entries(scan(*place, tree, &snapshot, *backward)?));
+                self.make_cold();
+                return Ok(Outcome::Entries(scan(*place, tree, &snapshot, *backward, self.patience)?));
             }
             Step::Peek => self.peek(moments)?,
             Step::Flush(tree) => {
@@ -230,6 +239,13 @@ impl Subject {
             Step::Reopen(ending) => self.reopen(*ending)?,
         }
         Ok(Outcome::Done)
+    }
+
+    /// Lets reads that do not wait find as little in memory as can be.
+    fn make_cold(&self) {
+        if self.patience == Patience::Tries {
+            evict_tables(&self.fs, Path::new(DIR));
+        }
     }
 
     fn place(&mut self, at: usize, place: PlacedTree, tree: Tree) {
@@ -414,7 +430,7 @@ pub fn writes_in(engine: &Engine, snapshot: &Snapshot) -> Checked<usize> {
 
 /// Verifies that a tree is at a snapshot as it was at a moment.
 pub fn compare(place: PlacedTree, tree: &Tree, snapshot: &Snapshot, moment: &Moment) -> Checked<()> {
-    let (found, expected) = (scan(place, tree, snapshot, false)?, moment.entries(place));
+    let (found, expected) = (scan(place, tree, snapshot, false, Patience::Waits)?, moment.entries(place));
     if found == expected {
         return Ok(());
     }
@@ -453,13 +469,9 @@ fn iterate(place: PlacedTree, tree: &Tree, snapshot: &Snapshot, span: &Span) -> 
 }
 
 /// Moves, and on in the same direction over what a reader does not see.
-fn advance(place: PlacedTree, iter: &mut Iter, to: &Move) -> Checked<Option<Entry>> {
-    let mut moved = match to {
-        Move::Next => iter.next(),
-        Move::Prev => iter.prev(),
-        Move::Seek(key) => iter.seek(key),
-        Move::SeekBefore(key) => iter.seek_before(key),
-    };
+fn advance(place: PlacedTree, iter: &mut Iter, to: &Move, patience: Patience) -> Checked<Option<Entry>> {
+    let on = if matches!(to, Move::Next | Move::Seek(_)) { Move::Next } else { Move::Prev };
+    let mut moved = patience.go(iter, to);
     while moved? {
         if iter.value_bytes() != iter.value() {
             return wrong(format!("two values at {:?}", iter.key()));
@@ -467,19 +479,22 @@ fn advance(place: PlacedTree, iter: &mut Iter, to: &Move) -> Checked<Option<Entr
         if let Some(value) = place.shown(iter.value()) {
             return Ok(Some((iter.key().to_vec(), value)));
         }
-        moved = match to {
-            Move::Next | Move::Seek(_) => iter.next(),
-            Move::Prev | Move::SeekBefore(_) => iter.prev(),
-        };
+        moved = patience.go(iter, &on);
     }
     Ok(None)
 }
 
-fn scan(place: PlacedTree, tree: &Tree, snapshot: &Snapshot, backward: bool) -> Checked<Vec<Entry>> {
+fn scan(
+    place: PlacedTree,
+    tree: &Tree,
+    snapshot: &Snapshot,
+    backward: bool,
+    patience: Patience,
+) -> Checked<Vec<Entry>> {
     let mut iter = tree.iter(snapshot, KeyRange::default());
     let to = if backward { Move::Prev } else { Move::Next };
     let mut entries = Vec::new();
-    while let Some(entry) = advance(place, &mut iter, &to)? {
+    while let Some(entry) = advance(place, &mut iter, &to, patience)? {
         entries.push(entry);
     }
     Ok(entries)
