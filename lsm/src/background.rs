@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::commit_log::Duty;
 use crate::core::Core;
 use crate::tree::TreeCore;
-use crate::{Error, Result, compaction, flush};
+use crate::{Error, Result, compaction, flush, heap};
 
 /// What the flush and compaction threads wait for.
 #[derive(Default)]
@@ -32,6 +32,8 @@ enum FlushWork {
     Flush(Arc<TreeCore>),
     /// Prepare the log's next segment.
     PrepareSegment,
+    /// Give freed memory back.
+    Trim,
 }
 
 #[derive(Default)]
@@ -40,6 +42,8 @@ struct Work {
     flushes: VecDeque<Arc<TreeCore>>,
     /// The log's next segment is to be prepared.
     segment_wanted: bool,
+    /// Much memory was freed here and there.
+    trim_wanted: bool,
     compaction_due: bool,
 }
 
@@ -63,6 +67,12 @@ impl Signals {
     /// Puts back what [`Signals::take_flush`] gave, to be tried again.
     pub(crate) fn return_flush(&self, tree: Arc<TreeCore>) {
         self.work.lock().flushes.push_front(tree);
+    }
+
+    /// Says that much memory was freed in small pieces.
+    pub(crate) fn want_trim(&self) {
+        self.work.lock().trim_wanted = true;
+        self.flush_wanted.notify_one();
     }
 
     /// Says that some tree may need a compaction.
@@ -101,6 +111,9 @@ impl Signals {
             // The shorter work by far.
             if std::mem::take(&mut work.segment_wanted) {
                 return Some(FlushWork::PrepareSegment);
+            }
+            if std::mem::take(&mut work.trim_wanted) {
+                return Some(FlushWork::Trim);
             }
             if let Some(tree) = work.flushes.pop_front() {
                 return Some(FlushWork::Flush(tree));
@@ -158,6 +171,12 @@ pub(crate) struct Threads {
 impl Threads {
     /// Starts the threads of `core`.
     pub(crate) fn start(core: &Arc<Core>) -> Self {
+        let weak = Arc::downgrade(core);
+        core.tables.cache().set_on_churn(move || {
+            if let Some(core) = weak.upgrade() {
+                core.signals.want_trim();
+            }
+        });
         let spawn = |name: &str, run: fn(&Core)| {
             let core = Arc::clone(core);
             let thread = std::thread::Builder::new().name(name.to_owned());
@@ -208,6 +227,10 @@ fn run_flushes(core: &Core) {
             FlushWork::Flush(tree) => tree,
             FlushWork::PrepareSegment => {
                 core.prepare_segment();
+                continue;
+            }
+            FlushWork::Trim => {
+                heap::trim();
                 continue;
             }
         };

@@ -17,13 +17,14 @@
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
+use crate::read_counters::ReadCounters;
 use crate::sstable::block::Block;
 
 /// What an entry takes beside its block's bytes: key and block handle (64) in a slab of twice as many at
@@ -92,6 +93,12 @@ pub(crate) struct BlockCache {
     /// What blocks may take whatever is reserved.
     blocks_bytes_min: u64,
     reserved: Mutex<Room>,
+    /// What the cache and the filters of all tables were asked.
+    pub(crate) reads: ReadCounters,
+    /// Bytes of blocks taken in so far.
+    inserted_bytes: AtomicU64,
+    /// Called each time as many blocks came in as the cache could hold four times, and so about as many went.
+    on_churn: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What is left for blocks.
@@ -110,7 +117,16 @@ impl BlockCache {
         let hasher = BuildHasherDefault::default();
         let blocks = Cache::with(entries, bytes_max, EntryBytes, hasher, DefaultLifecycle::default());
         let reserved = Mutex::new(Room { reserved_bytes: 0, blocks_bytes_max: bytes_max });
-        Self { blocks, next_file_id: AtomicU64::new(1), bytes_max, blocks_bytes_min, reserved }
+        Self {
+            blocks,
+            next_file_id: AtomicU64::new(1),
+            bytes_max,
+            blocks_bytes_min,
+            reserved,
+            reads: ReadCounters::default(),
+            inserted_bytes: AtomicU64::new(0),
+            on_churn: OnceLock::new(),
+        }
     }
 
     /// Sets `bytes` aside for something else, at the price of blocks, until the reservation is dropped.
@@ -144,12 +160,26 @@ impl BlockCache {
 
     /// The block at `key`, if it is held.
     pub(crate) fn get(&self, key: BlockKey) -> Option<Block> {
-        self.blocks.get(&key)
+        let block = self.blocks.get(&key);
+        self.reads.block(block.is_some());
+        block
     }
 
     /// Holds `block` from now on, at the price of others.
     pub(crate) fn insert(&self, key: BlockKey, block: Block) {
+        let (bytes, churn_bytes) = (block.bytes() as u64, self.bytes_max.saturating_mul(4).max(1));
         self.blocks.insert(key, block);
+        let before = self.inserted_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before / churn_bytes != (before + bytes) / churn_bytes
+            && let Some(on_churn) = self.on_churn.get()
+        {
+            on_churn();
+        }
+    }
+
+    /// Sets what is called each time all blocks came and went four times; once.
+    pub(crate) fn set_on_churn(&self, on_churn: impl Fn() + Send + Sync + 'static) {
+        _ = self.on_churn.set(Box::new(on_churn));
     }
 
     /// Bytes held, overhead included.

@@ -34,7 +34,7 @@ use crate::sstable::ENTRY_BYTES_MAX;
 use crate::stats::Counters;
 use crate::tables::Tables;
 use crate::tree::TreeCore;
-use crate::version::Version;
+use crate::version::{LEVEL_COUNT, Version};
 use crate::{Error, Options, Result, TreeFormat, TreeId, WriteBatch, flush, pace};
 
 /// An open engine's insides.
@@ -418,6 +418,14 @@ impl Core {
     /// Opens or closes the gate, or sets its pace, as things are now.
     pub(crate) fn update_gate(&self) {
         self.gate.update(|| self.pressure());
+    }
+
+    /// Bytes of tables a level, of all trees.
+    pub(crate) fn level_bytes(&self) -> Vec<u64> {
+        let trees = self.all_trees();
+        (0..LEVEL_COUNT)
+            .map(|level| trees.iter().map(|tree| tree.state().version.level_bytes(level)).sum())
+            .collect()
     }
 
     /// Sets the lanes of `trees`, which are all there are, as their compactions are now.

@@ -224,6 +224,7 @@ impl Engine {
         let core = self.core();
         let log = core.log.figures();
         let (reserved_bytes, block_cache_bytes_max) = core.tables.cache().room();
+        let reads = core.tables.cache().reads.counts();
         let mut stats = EngineStats {
             tree_count: core.trees.read().len(),
             active_memtable_bytes: core.active_bytes.load(Ordering::Relaxed) as u64,
@@ -231,6 +232,11 @@ impl Engine {
             log_segment_count: log.segment_count,
             log_bytes: log.bytes,
             block_cache_bytes: core.tables.cache().bytes(),
+            level_bytes: core.level_bytes(),
+            block_cache_hit_count: reads.block_hits,
+            block_cache_miss_count: reads.block_misses,
+            filter_check_count: reads.filter_passes + reads.filter_rejections,
+            filter_useful_count: reads.filter_rejections,
             compaction_debt_bytes: core.lag.debt_bytes.load(Ordering::Relaxed),
             block_cache_bytes_max,
             reserved_bytes,

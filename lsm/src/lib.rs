@@ -101,6 +101,7 @@ mod size_samples;
 
 mod block_cache;
 mod part_cursor;
+mod read_counters;
 pub mod sstable;
 mod sweeper;
 pub mod table_builder;
@@ -112,6 +113,7 @@ mod background;
 mod compaction;
 mod flush;
 mod gate;
+mod heap;
 mod pace;
 mod rate_limit;
 

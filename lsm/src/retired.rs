@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::block_cache::{BlockCache, Reserved};
+use crate::heap;
 use crate::memtable::Memtable;
 
 /// The memtables that are flushed and not freed.
@@ -42,12 +43,16 @@ impl RetiredMemtables {
             let mut memtables = self.memtables.lock();
             memtables.extract_if(.., |retired| Arc::strong_count(&retired.memtable) == 1).collect()
         };
+        let some_freed = !unread.is_empty();
         for Retired { memtable, reserved, .. } in unread {
             let bytes = memtable.bytes();
             drop(memtable);
             if reserved.is_none() {
                 self.fresh_bytes.fetch_sub(bytes, Ordering::AcqRel);
             }
+        }
+        if some_freed {
+            heap::trim();
         }
         for retired in self.memtables.lock().iter_mut().filter(|retired| retired.reserved.is_none()) {
             if !std::mem::replace(&mut retired.was_read, true) {

@@ -33,6 +33,16 @@ pub struct EngineStats {
     pub compaction_written_bytes: u64,
     /// Bytes that compactions would have to rewrite until every level is within its bound.
     pub compaction_debt_bytes: u64,
+    /// Bytes of SSTables a level, of all trees. A table that several trees share counts for each.
+    pub level_bytes: Vec<u64>,
+    /// Blocks that reads found decoded in memory.
+    pub block_cache_hit_count: u64,
+    /// Blocks that they had to decode.
+    pub block_cache_miss_count: u64,
+    /// Tables whose filter reads asked for a key.
+    pub filter_check_count: u64,
+    /// Tables that a filter spared them.
+    pub filter_useful_count: u64,
     /// Bytes of decoded blocks in memory.
     pub block_cache_bytes: u64,
     /// Bytes that the block cache may take now.
@@ -48,6 +58,26 @@ pub struct EngineStats {
     pub applied_sequence: u64,
     /// The last one that is durable.
     pub durable_sequence: u64,
+}
+
+impl EngineStats {
+    /// How many bytes went to files for each byte written: log, flushes and
+    /// compactions over the batches that were synced; 0 before the first.
+    pub fn write_amplification(&self) -> f64 {
+        let written = self.synced_bytes + self.flushed_bytes + self.compaction_written_bytes;
+        ratio(written, self.synced_bytes)
+    }
+
+    /// How many bytes of SSTables there are for each in the lowest level, which
+    /// holds a key once: an upper bound of what is garbage; 0 without tables.
+    pub fn space_amplification(&self) -> f64 {
+        let lowest = self.level_bytes.iter().rev().copied().find(|bytes| *bytes > 0);
+        ratio(self.level_bytes.iter().sum(), lowest.unwrap_or(0))
+    }
+}
+
+fn ratio(part: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { part as f64 / of as f64 }
 }
 
 /// What writers waited for, and how long, since the engine's opening.

@@ -15,6 +15,38 @@ use super::ServeError;
 use super::home::Home;
 use crate::config::Config;
 
+/// Brings what is told of the engine up to date, beside what it counts itself.
+fn publish_engine_metrics(stats: &lsm::EngineStats) {
+    for (kind, bytes) in [
+        ("memtables", stats.active_memtable_bytes + stats.frozen_memtable_bytes),
+        ("block_cache", stats.block_cache_bytes),
+        ("reserved", stats.reserved_bytes),
+    ] {
+        metrics::gauge!("hayloft_lsm_memory_bytes", "kind" => kind).set(bytes as f64);
+    }
+    for (level, bytes) in stats.level_bytes.iter().enumerate() {
+        metrics::gauge!("hayloft_lsm_level_bytes", "level" => level.to_string()).set(*bytes as f64);
+    }
+    metrics::gauge!("hayloft_lsm_compaction_debt_bytes").set(stats.compaction_debt_bytes as f64);
+    metrics::gauge!("hayloft_lsm_write_amplification").set(stats.write_amplification());
+    metrics::gauge!("hayloft_lsm_space_amplification").set(stats.space_amplification());
+    metrics::counter!("hayloft_lsm_block_cache_hits_total").absolute(stats.block_cache_hit_count);
+    metrics::counter!("hayloft_lsm_block_cache_misses_total").absolute(stats.block_cache_miss_count);
+    metrics::counter!("hayloft_lsm_filter_checks_total").absolute(stats.filter_check_count);
+    metrics::counter!("hayloft_lsm_filter_useful_total").absolute(stats.filter_useful_count);
+    let stalls = &stats.stalls;
+    for (reason, count, us) in [
+        ("memtables", stalls.memtable_stall_count, stalls.memtable_stall_us),
+        ("compactions", stalls.compaction_stall_count, stalls.compaction_stall_us),
+        ("log", stalls.log_stall_count, stalls.log_stall_us),
+        ("ingest", stalls.ingest_stall_count, stalls.ingest_stall_us),
+        ("pace", stalls.paced_count, stalls.paced_us),
+    ] {
+        metrics::counter!("hayloft_lsm_stalls_total", "reason" => reason).absolute(count);
+        metrics::counter!("hayloft_lsm_stall_us_total", "reason" => reason).absolute(us);
+    }
+}
+
 /// The row roles of this process.
 pub(super) struct Rows {
     tablet_server: Arc<TabletServer>,
@@ -73,6 +105,7 @@ impl Rows {
         metrics::gauge!("hayloft_tablets").set(tablets.len() as f64);
         metrics::gauge!("hayloft_tablet_memtable_bytes").set(sum(|tablet| tablet.memtable_bytes));
         metrics::gauge!("hayloft_tablet_sstable_bytes").set(sum(|tablet| tablet.sstable_bytes));
+        publish_engine_metrics(&self.tablet_server.engine().stats());
     }
 
     /// Syncs the commit log and stops serving rows. Call it when nobody asks for any more.

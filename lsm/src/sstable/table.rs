@@ -145,7 +145,10 @@ impl Table {
     /// Whether there may be point entries here with the filter key of `key`,
     /// which `hash` was made of. Says nothing about range tombstones.
     pub(crate) fn may_contain(&self, key: &[u8], hash: FilterHash) -> bool {
-        self.filter.as_ref().is_some_and(|filter| filter.may_contain(key, hash))
+        let Some(filter) = &self.filter else { return false };
+        let may_contain = filter.may_contain(key, hash);
+        self.cache.reads.filter(may_contain);
+        may_contain
     }
 
     /// The newest put, delete or merge of the key at or below its sequence, filters

@@ -146,3 +146,91 @@ fn pressure_memory() {
     engine.close().expect("closed");
     println!("{:?}", tree.stats());
 }
+
+/// Waits until compactions have nothing left to do, idle ones included.
+fn settle(engine: &Engine, tree: &Tree) {
+    tree.flush().expect("flushed");
+    let written = || {
+        let stats = engine.stats();
+        (stats.compaction_count, stats.move_count)
+    };
+    let mut before = written();
+    loop {
+        thread::sleep(Duration::from_secs(4));
+        let after = written();
+        if after == before {
+            return;
+        }
+        before = after;
+    }
+}
+
+#[test]
+#[ignore = "prints figures, checks nothing"]
+fn pressure_space() {
+    let (dir, engine, tree) = opened(Options::default());
+    let files = || -> u64 {
+        let tables = std::fs::read_dir(dir.path().join("tables")).expect("a directory");
+        tables.map(|entry| entry.and_then(|entry| entry.metadata()).expect("a file").len()).sum()
+    };
+    for seed in 1..3 {
+        fill(&engine, seed, ENTRIES);
+        settle(&engine, &tree);
+        let (now, stats) = (files(), engine.stats());
+        let levels = tree.stats().level_bytes;
+        println!(
+            "fill {seed}: {} MiB in levels {levels:?}, w-amp {:.2}",
+            now >> 20,
+            stats.write_amplification()
+        );
+        println!("  estimate of space amplification {:.3}, {:?}", stats.space_amplification(), stats.stalls);
+    }
+    let before = files();
+    tree.compact().expect("compacted");
+    println!("space amplification {:.3}", before as f64 / files() as f64);
+    engine.close().expect("closed");
+}
+
+#[test]
+#[ignore = "prints figures, checks nothing"]
+fn pressure_tombstones() {
+    const COUNT: u32 = 1_000_000;
+    for is_range in [false, true] {
+        let (_dir, engine, tree) = opened(Options::default());
+        let ordered = |i: u32| [&b"user"[..], &i.to_be_bytes()].concat();
+        for i in 0..COUNT + 1000 {
+            let mut batch = WriteBatch::new();
+            batch.put(TREE, &ordered(i), &[7; 100]);
+            let _not_waited_for = engine.write(batch).expect("written");
+        }
+        engine.barrier().wait().expect("durable");
+        tree.compact().expect("compacted");
+        let bytes = || tree.stats().sstable_bytes >> 20;
+        let timed_scan = |what: &str| {
+            let start = Instant::now();
+            let mut iter = tree.iter(&engine.snapshot(), KeyRange::default());
+            assert!(iter.next().expect("readable"));
+            println!("{what:32} first key after {:9} us, {} MiB", start.elapsed().as_micros(), bytes());
+        };
+        timed_scan(if is_range { "before a range delete" } else { "before point deletes" });
+        if is_range {
+            let mut batch = WriteBatch::new();
+            batch.delete_range(TREE, &ordered(0), &ordered(COUNT));
+            engine.write(batch).expect("written").wait().expect("durable");
+        } else {
+            for i in 0..COUNT {
+                let mut batch = WriteBatch::new();
+                batch.delete(TREE, &ordered(i));
+                let _not_waited_for = engine.write(batch).expect("written");
+            }
+            engine.barrier().wait().expect("durable");
+        }
+        timed_scan("right after");
+        tree.flush().expect("flushed");
+        timed_scan("after a flush");
+        settle(&engine, &tree);
+        timed_scan("settled");
+        println!("{:?}", tree.stats().level_bytes);
+        engine.close().expect("closed");
+    }
+}
