@@ -65,7 +65,7 @@ impl Engine {
     /// The directory is complete and durable when this returns. It is written beside
     /// its place, as `dir` with `-unfinished` behind its name: after a crash before,
     /// `dir` is not there, or complete. What is left of an unfinished one is
-    /// removed by the next checkpoint of that name.
+    /// removed by the next checkpoint of that name. An engine writes one at a time.
     ///
     /// # Errors
     ///
@@ -93,6 +93,8 @@ impl Core {
         dir: &Path,
         progress: &mut dyn FnMut(CopyProgress),
     ) -> Result<u64> {
+        // Two of one name would write into one another.
+        let _checkpointing = self.checkpointing.lock();
         if self.fs.exists(dir)? {
             let there = std::io::ErrorKind::AlreadyExists.into();
             return Err(vfs::Error::new("create", dir, there).into());

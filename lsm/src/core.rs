@@ -3,9 +3,11 @@
 //!
 //! Locks, in the order in which they are taken:
 //!
-//! 1. `admin`: trees are created or dropped.
-//! 2. the commit log's: a batch is appended and applied, or a memtable frozen.
-//! 3. a tree's, and the gate's.
+//! 1. `checkpointing`, or a tree's `compacting`: a checkpoint is written; its tables are rewritten or joined
+//!    by others.
+//! 2. `admin`: trees are created, forked or dropped.
+//! 3. the commit log's: a batch is appended and applied, or a memtable frozen.
+//! 4. a tree's other ones, and the gate's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +56,8 @@ pub(crate) struct Core {
     /// Bytes of active memtables, and of frozen ones that no flush has written yet.
     pub(crate) active_bytes: AtomicUsize,
     pub(crate) frozen_bytes: AtomicUsize,
+    /// Held while a checkpoint is written.
+    pub(crate) checkpointing: Mutex<()>,
     /// Ingests that hold writers back.
     pub(crate) ingests_in_wait: AtomicUsize,
     pub(crate) retired: RetiredMemtables,

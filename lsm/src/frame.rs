@@ -203,6 +203,23 @@ impl FrameReader {
         Ok(None)
     }
 
+    /// A reader of a file that may be damaged anywhere, whatever its prelude.
+    pub(crate) fn open_damaged(file: Arc<dyn vfs::File>, path: &Path, id: FileId) -> Result<Self> {
+        let file_bytes = file.len()?;
+        let mut prelude = [0; PRELUDE_BYTES];
+        if file_bytes >= PRELUDE_BYTES as u64 {
+            file.read_exact_at(&mut prelude, 0)?;
+        }
+        let offset = file_bytes.min(PRELUDE_BYTES as u64);
+        Ok(Self { file, path: path.to_owned(), id, file_bytes, prelude, offset, payload: Vec::new() })
+    }
+
+    /// Goes on behind damage, at the next frame that holds; stays where there is none.
+    pub(crate) fn skip_damage(&mut self) -> Result<()> {
+        self.offset = self.frame_after(self.offset)?.unwrap_or(self.offset);
+        Ok(())
+    }
+
     /// The next frame's payload; `None` at the end, torn or clean.
     ///
     /// # Errors
@@ -257,6 +274,11 @@ impl FrameReader {
     /// The file's own prelude, which tells its version.
     pub(crate) fn prelude(&self) -> Prelude {
         self.prelude
+    }
+
+    /// The file's length.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
     }
 
     /// Past the last frame that [`FrameReader::next`] returned.

@@ -2,16 +2,53 @@
 //! and must return, whatever they are, without having allocated much more.
 //! Checksums are left out, since a fuzzer would never get past them.
 
-use bytes::Bytes;
+#[cfg(test)]
+mod replay;
 
-use crate::internal_key::{LookupKey, SEQUENCE_MAX};
+use std::path::Path;
+
+use bytes::Bytes;
+use vfs::{Access, FileSystem};
+
+use crate::batch::Operations;
+use crate::commit_log::segment::{Descriptor, take_record};
+use crate::frame::{FrameReader, FrameWriter};
+use crate::internal_key::{self, LookupKey, SEQUENCE_MAX};
+use crate::manifest::{Edit, PRELUDE, PRELUDE_V1, TreeRecord};
 use crate::range_tombstone::FragmentedTombstones;
 use crate::sstable::block::Block;
 use crate::sstable::block_cursor::BlockCursor;
 use crate::sstable::block_index::{BlockIndex, IndexFile};
 use crate::sstable::format::{FOOTER_BYTES, Footer, FormatVersion};
 use crate::sstable::{FilterHash, Properties, filter, format};
-use crate::{FilterKey, FilterKind, varint};
+use crate::{FileId, FilterKey, FilterKind, varint};
+
+/// Takes any bytes, and returns.
+pub type Decoder = fn(&[u8]);
+
+/// Each decoder and the name of its fuzz target.
+pub const TARGETS: [(&str, Decoder); 11] = [
+    ("batch", batch),
+    ("block", block),
+    ("block_envelope", block_envelope),
+    ("block_index", block_index),
+    ("filter", filter),
+    ("footer_and_properties", footer_and_properties),
+    ("frames", frames),
+    ("log_segment", log_segment),
+    ("manifest", manifest),
+    ("range_tombstones", range_tombstones),
+    ("varints", varints),
+];
+
+/// A write batch, as the log holds it.
+pub fn batch(bytes: &[u8]) {
+    for operation in Operations::new(bytes) {
+        let Ok(operation) = operation else { return };
+        assert!(operation.key.end <= bytes.len() && operation.value.end <= bytes.len());
+        internal_key::decode(&bytes[operation.key]);
+    }
+}
 
 /// A data block, walked and searched in both directions.
 pub fn block(bytes: &[u8]) {
@@ -76,6 +113,77 @@ pub fn footer_and_properties(bytes: &[u8]) {
     }
 }
 
+/// A file of frames that were written and then damaged: payloads and damage are
+/// drawn from `bytes`. What is read back is what was written, up to some frame.
+pub fn frames(bytes: &[u8]) {
+    const ID: FileId = FileId { epoch: 3, number: 9 };
+    const PRELUDE: [u8; 8] = *b"FUZZING\x01";
+    let fs = vfs::SimulatedFileSystem::new();
+    let path = Path::new("/frames");
+    let Some(([first, damages], mut rest)) = bytes.split_first_chunk() else { return };
+    let mut take = |most: u8| {
+        let (taken, left) = rest.split_at(usize::from(most).min(rest.len()));
+        rest = left;
+        taken
+    };
+    let damages: Vec<_> = (0..damages % 8).map(|_| take(3)).collect();
+    let mut written = vec![take(first % 64).to_vec()];
+    let file = fs.create(path).expect("the name is new");
+    let mut writer = FrameWriter::start(file, ID, PRELUDE, &written[0]).expect("no faults are planned");
+    while let &[length] = take(1) {
+        let payload = take(length);
+        let twice = length % 2 == 1;
+        let appended = if twice { writer.append_twice(payload) } else { writer.append(payload, &[]) };
+        appended.expect("no faults are planned");
+        written.extend(std::iter::repeat_n(payload.to_vec(), 1 + usize::from(twice)));
+    }
+    let end = writer.offset();
+    for damage in damages {
+        let &[high, low, bit] = damage else { continue };
+        fs.flip_bit(path, u64::from(u16::from_be_bytes([high, low])) % end, u32::from(bit % 8));
+    }
+    for of_twins in [false, true] {
+        let file = fs.open(path, Access::Read).expect("it is there");
+        let Ok(Some(mut reader)) = FrameReader::open(file, path, ID, &[PRELUDE]) else { return };
+        if of_twins {
+            // They skip what they take for the other one.
+            while let Ok(Some(payload)) = reader.next_of_twins() {
+                assert!(written.iter().any(|written| written == payload));
+            }
+        } else {
+            let mut expected = written.iter();
+            while let Ok(Some(payload)) = reader.next() {
+                assert_eq!(expected.next().map(|payload| &payload[..]), Some(payload));
+            }
+        }
+    }
+}
+
+/// A segment's description, and a group of records with their batches.
+pub fn log_segment(mut bytes: &[u8]) {
+    let _ = Descriptor::decode(bytes);
+    while !bytes.is_empty() {
+        let Ok(record) = take_record(&mut bytes) else { return };
+        assert!(record.last_sequence() >= record.first_sequence);
+        batch(record.batch);
+    }
+}
+
+/// A manifest's frames: a snapshot, an edit, and one applied to the other.
+pub fn manifest(bytes: &[u8]) {
+    for prelude in [PRELUDE, PRELUDE_V1] {
+        let edit = Edit::decode(bytes, prelude);
+        if let Ok(edit) = &edit {
+            assert_eq!(Edit::decode(&edit.encode(), PRELUDE).as_ref(), Ok(edit));
+        }
+        let Ok(mut record) = TreeRecord::decode(bytes, prelude) else { continue };
+        assert_eq!(TreeRecord::decode(&record.encode(), PRELUDE).as_ref(), Ok(&record));
+        record.sequence_max();
+        let removal = Edit { removed: record.tables.keys().copied().collect(), ..Edit::default() };
+        record.apply(&removal).expect("all of them are there");
+    }
+}
+
 /// The envelope of a block, LZ4 included.
 pub fn block_envelope(bytes: &[u8]) {
     let _ = format::verify(bytes);
@@ -93,33 +201,4 @@ pub fn range_tombstones(bytes: &[u8]) {
 /// Variable-length integers, one after the other.
 pub fn varints(mut bytes: &[u8]) {
     while varint::take(&mut bytes).is_some() {}
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::sstable::testing::Random;
-
-    #[test]
-    fn no_decoder_panics_on_random_bytes() {
-        let decoders = [
-            super::block,
-            super::block_index,
-            super::filter,
-            super::footer_and_properties,
-            super::block_envelope,
-            super::range_tombstones,
-            super::varints,
-        ];
-        let mut random = Random::new(17);
-        for round in 0..20_000 {
-            // Small numbers are likelier to look like lengths and counts.
-            let bound = [4, 16, 256][round % 3];
-            let bytes: Vec<u8> = (0..random.below(120))
-                .map(|_| u8::try_from(random.below(bound)).expect("below 256"))
-                .collect();
-            for decode in decoders {
-                decode(&bytes);
-            }
-        }
-    }
 }

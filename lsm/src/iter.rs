@@ -14,6 +14,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::folded_values::FoldedValue;
 use crate::internal_key::{self, Kind, SEQUENCE_MAX, Trailer};
 use crate::merge::MergingCursor;
 use crate::merge_operator::{Operands, TreeOperator};
@@ -370,6 +371,12 @@ impl Iter {
         self.is_behind = false;
         let mut operands = Operands::default();
         let mut base = None;
+        let newest = (self.merged.source(), internal_key::trailer(self.merged.key()).sequence());
+        let mut folded = self.merged.folded(newest.0).and_then(|values| values.get(&self.key));
+        if let Some(folded) = folded.take_if(|folded| folded.sequence == newest.1) {
+            self.value = folded.value;
+            return Ok(());
+        }
         loop {
             operands.push_older(self.merged.value_bytes());
             if !self.merged.next()? {
@@ -379,16 +386,22 @@ impl Iter {
             if key != self.key || trailer.sequence() < deleted_at {
                 break;
             }
-            match trailer.kind() {
-                Some(Kind::Merge) => {}
-                Some(Kind::Put) => {
+            match (trailer.kind(), &folded) {
+                (_, Some(folded)) if folded.sequence == trailer.sequence() => {
+                    base = Some(folded.value.clone());
+                    break;
+                }
+                (Some(Kind::Merge), _) => {}
+                (Some(Kind::Put), _) => {
                     base = Some(self.merged.value_bytes());
                     break;
                 }
                 _ => break,
             }
         }
+        let operand_count = operands.len();
         self.value = operands.fold(self.operator.required()?, &self.key, base.as_deref());
+        self.keep_folded(newest, operand_count);
         Ok(())
     }
 
@@ -420,6 +433,9 @@ impl Iter {
                     operands.push(self.merged.value_bytes());
                     if operands.len() == OPERANDS_MAX {
                         exists = self.fold_backward(&mut operands, exists)?;
+                        if self.jump_to_folded(sequence)? {
+                            continue;
+                        }
                     }
                 } else {
                     operands.clear();
@@ -430,6 +446,34 @@ impl Iter {
             self.merged.prev()?;
         }
         if operands.is_empty() { Ok(exists) } else { self.fold_backward(&mut operands, exists) }
+    }
+
+    /// Going backward over the operands of a memtable, the one with `sequence`
+    /// being folded into `self.value`: moves past one that an earlier reader has
+    /// come to, and takes its value; or leaves `self.value` to later readers.
+    fn jump_to_folded(&mut self, sequence: u64) -> Result<bool> {
+        let source = self.merged.source();
+        let folded = self.merged.folded(source).and_then(|values| values.get(&self.key));
+        match folded.filter(|folded| folded.sequence > sequence && folded.sequence <= self.sequence) {
+            Some(folded) => {
+                seek_version(&mut self.target, &self.key, folded.sequence);
+                self.merged.skip_back_in_source(&self.target)?;
+                self.value = folded.value;
+                Ok(true)
+            }
+            None => {
+                self.keep_folded((source, sequence), OPERANDS_MAX);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Leaves `self.value` to later readers: what `operands` came to as of the
+    /// write of a source with a sequence number, if that is a memtable's.
+    fn keep_folded(&self, (source, sequence): (usize, u64), operands: usize) {
+        if let Some(values) = self.merged.folded(source) {
+            values.keep(&self.key, FoldedValue { sequence, value: self.value.clone() }, operands);
+        }
     }
 
     /// Folds `operands`, oldest first, onto `self.value`, which `exists` or not. It does then.

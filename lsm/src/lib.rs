@@ -73,11 +73,13 @@
 pub mod batch;
 pub mod engine;
 pub mod error;
+pub mod inspect;
 pub mod iter;
 pub mod keep_decision;
 pub mod log_store;
 pub mod merge_operator;
 pub mod options;
+pub mod salvage;
 pub mod snapshot;
 pub mod stats;
 pub mod tree;
@@ -93,6 +95,7 @@ mod manifest;
 mod recovery;
 mod varint;
 
+mod folded_values;
 mod internal_key;
 mod memtable;
 mod range_tombstone;

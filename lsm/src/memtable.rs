@@ -21,6 +21,7 @@ use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
 
 use crate::KeyRange;
+use crate::folded_values::FoldedValues;
 use crate::internal_key::{self, Kind, LookupKey, Trailer};
 use crate::range_tombstone::MemtableTombstones;
 use crate::size_samples::{SAMPLE_BYTES, SizeSamples};
@@ -39,6 +40,7 @@ const BATCH_OVERHEAD_BYTES: usize = 56;
 pub(crate) struct Memtable {
     entries: SkipMap<Key, Bytes>,
     tombstones: Arc<MemtableTombstones>,
+    folded: FoldedValues,
     /// Bytes of entries and of the buffers they are slices of.
     bytes: AtomicUsize,
     /// Sequence number of the first write, [`u64::MAX`] before there is one.
@@ -51,6 +53,7 @@ impl Memtable {
         Self {
             entries: SkipMap::new(),
             tombstones: Arc::new(MemtableTombstones::new()),
+            folded: FoldedValues::default(),
             bytes: AtomicUsize::new(0),
             first_sequence: AtomicU64::new(u64::MAX),
             samples: SizeSamples::new(),
@@ -90,7 +93,7 @@ impl Memtable {
     /// Bytes of memory taken.
     pub(crate) fn bytes(&self) -> usize {
         let tombstones = if self.tombstones.is_empty() { 0 } else { self.tombstones.memory_bytes() };
-        self.bytes.load(Memory::Relaxed) + tombstones
+        self.bytes.load(Memory::Relaxed) + tombstones + self.folded.bytes()
     }
 
     /// Puts and deletes in it.
@@ -124,6 +127,11 @@ impl Memtable {
     /// The range deletes.
     pub(crate) fn tombstones(&self) -> &Arc<MemtableTombstones> {
         &self.tombstones
+    }
+
+    /// What readers have folded.
+    pub(crate) fn folded(&self) -> &FoldedValues {
+        &self.folded
     }
 
     /// Whether there is a write to a key in `range`.
@@ -305,6 +313,11 @@ pub(crate) struct MemtableCursor {
 }
 
 impl MemtableCursor {
+    /// What readers have folded of the memtable.
+    pub(crate) fn folded(&self) -> &FoldedValues {
+        &self.memtable.folded
+    }
+
     pub(crate) fn seek_to_first(&mut self) -> bool {
         self.chunk_entries = CHUNK_ENTRIES_MIN;
         self.take_from(Bound::Unbounded)

@@ -9,6 +9,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::Result;
+use crate::folded_values::FoldedValues;
 use crate::internal_key::compare;
 use crate::source::Source;
 use crate::sstable::Blocking;
@@ -97,6 +98,11 @@ impl MergingCursor {
     /// The index of the source that the current entry is from.
     pub(crate) fn source(&self) -> usize {
         self.heap[0]
+    }
+
+    /// What readers have folded, of a source that is a memtable.
+    pub(crate) fn folded(&self, source: usize) -> Option<&FoldedValues> {
+        self.sources[source].folded()
     }
 
     /// The current encoded internal key.

@@ -127,6 +127,10 @@ impl Operands {
         self.newest_first.push(operand);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.newest_first.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.newest_first.is_empty()
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::folded_values::FoldedValue;
 use crate::internal_key::{Kind, LookupKey};
 use crate::memtable::Memtable;
 use crate::merge_operator::{Operands, TreeOperator};
@@ -55,28 +56,49 @@ impl TreeState {
         blocking: Blocking,
     ) -> Result<Option<Bytes>> {
         let operator = operator.required()?;
+        let user_key = key.user_key();
         let mut history = History::default();
-        self.gather(key, blocking, &mut history)?;
-        Ok(history.value(|operands, base| operands.fold(operator, key.user_key(), base)))
+        let newest = self.gather(key, blocking, &mut history)?;
+        let operand_count = history.operands.len();
+        let value = history.value(|operands, base| operands.fold(operator, user_key, base));
+        if let (Some((memtable, sequence)), Some(value)) = (newest, &value) {
+            let folded = FoldedValue { sequence, value: value.clone() };
+            memtable.folded().keep(user_key, folded, operand_count);
+        }
+        Ok(value)
     }
 
-    /// Shows `history` the visible writes of `key`, newest first, until it has enough.
-    fn gather(&self, key: &LookupKey, blocking: Blocking, history: &mut History) -> Result<()> {
+    /// Shows `history` the visible writes of `key`, newest first, until it has
+    /// enough. Returns the newest one's place and sequence number if that is a memtable.
+    fn gather(
+        &self,
+        key: &LookupKey,
+        blocking: Blocking,
+        history: &mut History,
+    ) -> Result<Option<(&Memtable, u64)>> {
+        let mut newest = None;
         for memtable in self.memtables() {
             let cover = memtable_cover(memtable, key);
-            let gathered = memtable.visit(key, &mut |found| history.take(found, cover));
+            let folded = memtable.folded().get(key.user_key());
+            let gathered = memtable.visit(key, &mut |found| {
+                newest.get_or_insert((&**memtable, found.sequence));
+                match &folded {
+                    Some(folded) if folded.sequence == found.sequence => history.take_value(folded, cover),
+                    _ => history.take(found, cover),
+                }
+            });
             if gathered.is_break() || cover.is_some() {
-                return Ok(());
+                return Ok(newest);
             }
         }
         for table in self.tables_of(key.user_key()) {
             let cover = table_cover(table, key);
             let gathered = table.visit(key, blocking, &mut |found| history.take(found, cover))?;
             if gathered.is_break() || cover.is_some() {
-                return Ok(());
+                break;
             }
         }
-        Ok(())
+        Ok(newest)
     }
 
     /// The tables that may hold writes of `user_key`, those with newer ones first.
@@ -180,6 +202,14 @@ impl History {
             }
             Kind::Delete | Kind::RangeDelete => ControlFlow::Break(()),
         }
+    }
+
+    /// Takes what the key's value was as of one of its operands.
+    fn take_value(&mut self, folded: &FoldedValue, cover: Option<u64>) -> ControlFlow<()> {
+        if cover.is_none_or(|cover| cover <= folded.sequence) {
+            self.base = Some(folded.value.clone());
+        }
+        ControlFlow::Break(())
     }
 
     fn value(self, fold: impl FnOnce(Operands, Option<&[u8]>) -> Bytes) -> Option<Bytes> {

@@ -114,6 +114,7 @@ pub(crate) fn open(
         admin: Mutex::new(Admin { dropped, lock: Some(lock) }),
         active_bytes: AtomicUsize::new(memtable_bytes),
         frozen_bytes: AtomicUsize::new(0),
+        checkpointing: Mutex::new(()),
         ingests_in_wait: AtomicUsize::new(0),
         retired: RetiredMemtables::default(),
         flush_pace: FlushPace::default(),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::Result;
+use crate::folded_values::FoldedValues;
 use crate::internal_key;
 use crate::memtable::{Memtable, MemtableCursor};
 use crate::part_cursor::PartCursor;
@@ -55,6 +56,14 @@ impl Source {
             if let Some(cursor) = &mut cursor.cursor {
                 cursor.set_blocking(blocking);
             }
+        }
+    }
+
+    /// What readers have folded, of a memtable.
+    pub(crate) fn folded(&self) -> Option<&FoldedValues> {
+        match self {
+            Self::Memtable(cursor) => Some(cursor.folded()),
+            Self::Tables(_) => None,
         }
     }
 

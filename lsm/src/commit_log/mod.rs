@@ -16,6 +16,7 @@
 //! - [`writer`]: groups and segments written, to a [`LogStore`].
 //! - [`files`]: the store in local files.
 //! - [`replay`]: all of it read back.
+//! - [`survey`]: files as they are, damaged or not.
 //!
 //! # Invariants
 //!
@@ -29,6 +30,7 @@
 pub(crate) mod files;
 pub(crate) mod replay;
 pub(crate) mod segment;
+pub(crate) mod survey;
 mod turns;
 pub(crate) mod writer;
 

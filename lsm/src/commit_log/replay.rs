@@ -156,7 +156,7 @@ impl OpenSegment {
 }
 
 /// Verifies that the batch is one of as many writes as the record says.
-fn check_batch(record: &Record<'_>) -> std::result::Result<(), Damage> {
+pub(super) fn check_batch(record: &Record<'_>) -> std::result::Result<(), Damage> {
     let mut count = 0_u64;
     for operation in Operations::new(record.batch) {
         operation?;

@@ -46,10 +46,10 @@ use crate::frame::Prelude;
 use crate::{FilterKey, KeyRange, TreeFormat, TreeId, varint};
 
 /// The first bytes of a manifest: magic and version.
-pub(super) const PRELUDE: Prelude = *b"HAYMAN\0\x02";
+pub(crate) const PRELUDE: Prelude = *b"HAYMAN\0\x02";
 
 /// Those of a version that is read, but not written any more.
-pub(super) const PRELUDE_V1: Prelude = *b"HAYMAN\0\x01";
+pub(crate) const PRELUDE_V1: Prelude = *b"HAYMAN\0\x01";
 
 const SNAPSHOT: u8 = 1;
 const EDIT: u8 = 2;
@@ -108,7 +108,7 @@ impl TreeRecord {
         Self { tree, format: format.clone(), redo_point, dropped_at: None, tables }
     }
 
-    pub(super) fn apply(&mut self, edit: &Edit) -> Result<(), Damage> {
+    pub(crate) fn apply(&mut self, edit: &Edit) -> Result<(), Damage> {
         self.redo_point = self.redo_point.max(edit.redo_point);
         self.dropped_at = edit.dropped_at.or(self.dropped_at);
         for id in &edit.removed {
@@ -128,7 +128,7 @@ impl TreeRecord {
         tables.max(self.redo_point).max(self.dropped_at.unwrap_or(0))
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let (kind, terminator) = match self.format.filter_key {
             FilterKey::WholeKey => (WHOLE_KEY, [0; 2]),
             FilterKey::ThroughTerminator(terminator) => (THROUGH_TERMINATOR, terminator),
@@ -148,7 +148,7 @@ impl TreeRecord {
         buffer
     }
 
-    pub(super) fn decode(payload: &[u8], prelude: Prelude) -> Result<Self, Damage> {
+    pub(crate) fn decode(payload: &[u8], prelude: Prelude) -> Result<Self, Damage> {
         let mut input = payload;
         if take::<1>(&mut input)? != [SNAPSHOT] {
             return Err(Damage("a manifest does not start with a snapshot"));
@@ -170,7 +170,7 @@ impl TreeRecord {
 }
 
 impl Edit {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut buffer = vec![EDIT];
         self.encode_fields(&mut buffer);
         buffer
@@ -196,7 +196,7 @@ impl Edit {
         }
     }
 
-    pub(super) fn decode(payload: &[u8], prelude: Prelude) -> Result<Self, Damage> {
+    pub(crate) fn decode(payload: &[u8], prelude: Prelude) -> Result<Self, Damage> {
         match payload.split_first() {
             Some((&EDIT, fields)) => Self::decode_fields(fields, prelude),
             _ => Err(Damage("a manifest goes on with something that is no edit")),

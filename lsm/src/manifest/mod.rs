@@ -19,8 +19,7 @@ use std::sync::Arc;
 
 use vfs::Access;
 
-pub(crate) use self::format::{Edit, LEVEL_MAX, TableRecord, TreeRecord};
-use self::format::{PRELUDE, PRELUDE_V1};
+pub(crate) use self::format::{Edit, LEVEL_MAX, PRELUDE, PRELUDE_V1, TableRecord, TreeRecord};
 use crate::error::Damage;
 use crate::file_id::{FileId, FileIds};
 use crate::frame::{FrameReader, FrameWriter};
@@ -150,10 +149,15 @@ pub(crate) fn records(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<TreeRe
     ids.sort_unstable();
     for id in ids {
         let path = id.path(dir, EXTENSION);
-        let (record, _) = read(fs.open(&path, Access::Read)?, &path, id)?;
+        let (record, _) = record(fs, &path, id)?;
         found.insert(record.tree, record);
     }
     Ok(found.into_values().collect())
+}
+
+/// What the manifest at `path`, named `id`, says, and in how many edits; nothing is changed.
+pub(crate) fn record(fs: &dyn vfs::FileSystem, path: &Path, id: FileId) -> Result<(TreeRecord, usize)> {
+    read(fs.open(path, Access::Read)?, path, id)
 }
 
 /// What the manifest at `path` says, made durable.

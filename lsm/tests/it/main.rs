@@ -17,6 +17,7 @@ mod metamorphic;
 mod power_cut;
 mod power_cut_trees;
 mod pressure;
+mod salvage;
 mod seeds;
 mod slot_log;
 mod threads;

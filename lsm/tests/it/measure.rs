@@ -106,3 +106,37 @@ fn measure_synced_writes() {
         println!("{} syncs", engine.stats().sync_count);
     }
 }
+
+#[test]
+#[ignore = "prints figures, checks nothing"]
+fn measure_a_hot_counter() {
+    use crate::merges::{merging, operators};
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let options = Options { merge_operators: operators(), ..Options::default() };
+    let engine = Engine::open(Arc::new(RealFileSystem), dir.path(), 1, options).expect("opens");
+    let tree = engine.create_tree(TREE, merging("test.sum")).expect("created");
+    let increment = |count: u32| {
+        for _ in 0..count {
+            let mut batch = WriteBatch::new();
+            batch.merge(TREE, &key(1), &1_i64.to_le_bytes());
+            let _not_waited_for = engine.write(batch).expect("written");
+        }
+    };
+    let get = || assert!(tree.get(&engine.applied_snapshot(), &key(1)).expect("readable").is_some());
+    timed("100k increments, unread", 100_000, || increment(100_000));
+    timed("the first get", 1, get);
+    timed("another get", 100_000, || (0..100_000).for_each(|_| get()));
+    timed("increment and get", 100_000, || {
+        (0..100_000).for_each(|_| {
+            increment(1);
+            get();
+        });
+    });
+    timed("1M increments", ENTRIES, || increment(ENTRIES));
+    timed("get", 1, get);
+    timed("flush", 1, || tree.flush().expect("flushed"));
+    println!("{:?}", tree.stats());
+    timed("get, flushed", 100_000, || (0..100_000).for_each(|_| get()));
+    timed("compact", 1, || tree.compact().expect("compacted"));
+    timed("get, compacted", 100_000, || (0..100_000).for_each(|_| get()));
+}

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use lsm::{Engine, Error, KeyRange, MergeOperator, Options, Snapshot, Tree, TreeFormat, TreeId, WriteBatch};
@@ -33,6 +34,21 @@ impl MergeOperator for Sum {
 
     fn combine(&self, key: &[u8], operands: &[Bytes]) -> Option<Bytes> {
         Some(self.merge(key, None, operands))
+    }
+}
+
+/// Sums, and counts the operands it was given.
+#[derive(Debug, Default)]
+struct CountingSum(AtomicUsize);
+
+impl MergeOperator for CountingSum {
+    fn name(&self) -> &'static str {
+        "test.counting"
+    }
+
+    fn merge(&self, key: &[u8], base: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
+        self.0.fetch_add(operands.len(), Ordering::Relaxed);
+        Sum.merge(key, base, operands)
     }
 }
 
@@ -263,4 +279,104 @@ fn operands_need_the_operator_they_were_written_for() {
     let engine = open(&fs, 3).expect("opens with its operator");
     let value = engine.tree(TREE).expect("exists").get(&engine.snapshot(), b"k").expect("readable");
     assert_eq!(value.as_deref().map(number), Some(0), "an operand of odd length counts as 0");
+}
+
+#[test]
+fn readers_of_a_hot_counter_start_where_others_have_ended() {
+    let counting = Arc::new(CountingSum::default());
+    let options = Options {
+        memtable_bytes_max: 64 << 20,
+        memory_bytes_max: 256 << 20,
+        merge_operators: vec![Arc::<CountingSum>::clone(&counting)],
+        ..inline_options()
+    };
+    let fs = Arc::new(SimulatedFileSystem::new());
+    let engine = Engine::open(fs, Path::new(DIR), 1, options).expect("opens");
+    let tree = engine.create_tree(TREE, merging("test.counting")).expect("created");
+    write(&engine, |batch| batch.put(TREE, b"k", &7_i64.to_le_bytes()));
+    tree.flush().expect("flushed");
+    let increment = |times: usize| {
+        let mut batch = WriteBatch::new();
+        (0..times).for_each(|_| batch.merge(TREE, b"k", &1_i64.to_le_bytes()));
+        engine.write(batch).expect("written").wait().expect("durable");
+    };
+    type Read<'a> = &'a dyn Fn() -> Bytes;
+    let by_get: Read<'_> = &|| tree.get(&engine.snapshot(), b"k").expect("readable").expect("there");
+    let forward: Read<'_> = &|| {
+        let mut iter = tree.iter(&engine.snapshot(), KeyRange::default());
+        assert!(iter.next().expect("readable"));
+        let value = iter.value_bytes();
+        assert!(!iter.next().expect("readable"));
+        value
+    };
+    let backward: Read<'_> = &|| {
+        let mut iter = tree.iter(&engine.snapshot(), KeyRange::default());
+        assert!(iter.prev().expect("readable"));
+        let value = iter.value_bytes();
+        assert!(!iter.prev().expect("readable"));
+        value
+    };
+    let mut total = 0;
+    for (round, first) in [by_get, forward, backward].into_iter().enumerate() {
+        increment(10_000);
+        total += 10_000;
+        for (reader, read) in [first, by_get, forward, backward, by_get].into_iter().enumerate() {
+            counting.0.store(0, Ordering::Relaxed);
+            assert_eq!(number(&read()), 7 + total);
+            let folded = counting.0.load(Ordering::Relaxed);
+            if reader == 0 {
+                assert!(
+                    folded >= 10_000,
+                    "{folded} operands were folded by reader {reader} of round {round}"
+                );
+            } else {
+                assert!(folded < 600, "{folded} operands were folded by reader {reader} of round {round}");
+            }
+        }
+    }
+    assert_eq!(tree.stats().merge_count, 0, "all of it is in memory still");
+}
+
+#[test]
+fn what_readers_have_folded_changes_nothing_that_anybody_sees() {
+    for operator in ["test.append", "test.append.combining"] {
+        let (_fs, engine, tree) = opened(operator);
+        let mut expected: Option<String> = None;
+        let mut held: Vec<(Snapshot, Option<String>)> = Vec::new();
+        for round in 0..120_usize {
+            match round % 12 {
+                3 => {
+                    write(&engine, |batch| batch.put(TREE, b"k", b"p"));
+                    expected = Some("p".to_owned());
+                }
+                6 => {
+                    write(&engine, |batch| batch.delete(TREE, b"k"));
+                    expected = None;
+                }
+                9 => {
+                    write(&engine, |batch| batch.delete_range(TREE, b"j", b"l"));
+                    expected = None;
+                }
+                11 if round % 5 == 0 => tree.flush().expect("flushed"),
+                _ => {
+                    let count = 1 + round * 7 % 90;
+                    write(&engine, |batch| (0..count).for_each(|_| batch.merge(TREE, b"k", b"x")));
+                    let appended = ",x".repeat(count);
+                    expected = Some(expected.as_deref().unwrap_or("-").to_owned() + &appended);
+                }
+            }
+            held.push((engine.snapshot(), expected.clone()));
+            for at in [held.len() - 1, round * 13 % held.len(), 0] {
+                let (snapshot, expected) = &held[at];
+                assert_eq!(&seen(&tree, snapshot), expected, "{operator}, round {round}, seen as of {at}");
+            }
+        }
+        for (snapshot, expected) in &held {
+            assert_eq!(&seen(&tree, snapshot), expected);
+        }
+        tree.compact().expect("compacted");
+        for (snapshot, expected) in &held {
+            assert_eq!(&seen(&tree, snapshot), expected, "compacted");
+        }
+    }
 }
