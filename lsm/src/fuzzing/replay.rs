@@ -15,11 +15,11 @@ use crate::internal_key::Kind;
 use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
 use crate::sstable::block_builder::BlockBuilder;
 use crate::sstable::block_index::{BlockIndexBuilder, DataBlock};
-use crate::sstable::filter::FilterBuilder;
+use crate::sstable::filter::{FilterBuilder, key_hash};
 use crate::sstable::format::{BlockHandle, BlockSealer, FOOTER_BYTES};
 use crate::sstable::testing::{Random, key, random_entries, write_table};
 use crate::sstable::{Compression, TableOptions};
-use crate::{FilterKey, TreeId, WriteBatch, varint};
+use crate::{FilterKey, FilterKind, TreeId, WriteBatch, internal_key, varint};
 
 /// Mutations of each target's inputs, by default.
 const MUTATIONS: usize = 20_000;
@@ -38,7 +38,11 @@ fn samples(target: &str) -> Vec<Vec<u8>> {
         "block" => [1, 4, 16].map(|interval| block(random, interval)).to_vec(),
         "block_envelope" => [Compression::Raw, Compression::Lz4].map(|wish| envelope(random, wish)).to_vec(),
         "block_index" => block_indexes(),
-        "filter" => [FilterKey::WholeKey, FilterKey::ThroughTerminator([0, 1])].map(filters).concat(),
+        "filter" => [
+            filters(FilterKind::Bloom, FilterKey::WholeKey),
+            filters(FilterKind::BlockedBloom, FilterKey::ThroughTerminator([0, 1])),
+        ]
+        .concat(),
         "footer_and_properties" => footer_and_properties(random),
         "frames" => (0..4).map(|_| (0..200).map(|_| random.byte() % 60).collect()).collect(),
         "log_segment" => {
@@ -78,8 +82,12 @@ fn batch() -> WriteBatch {
 
 fn block(random: &mut Random, restart_interval: usize) -> Vec<u8> {
     let mut builder = BlockBuilder::new(restart_interval);
+    let is_tagged = restart_interval > 1;
     for (key, value) in random_entries(random, 20) {
         builder.add(&key, &value);
+        if is_tagged {
+            builder.tag(key_hash(internal_key::user_key(&key)));
+        }
     }
     builder.finish().to_vec()
 }
@@ -108,8 +116,8 @@ fn block_indexes() -> Vec<Vec<u8>> {
     vec![index(usize::MAX), index(60)]
 }
 
-fn filters(rule: FilterKey) -> Vec<Vec<u8>> {
-    let mut builder = FilterBuilder::new(rule);
+fn filters(kind: FilterKind, rule: FilterKey) -> Vec<Vec<u8>> {
+    let mut builder = FilterBuilder::new(kind, rule);
     for row in 0..50 {
         builder.add(format!("{row:03}\0\u{1}cell").as_bytes());
     }
