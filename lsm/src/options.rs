@@ -204,6 +204,14 @@ impl Options {
         }
     }
 
+    /// Threads that compact: without a background it is the caller's alone.
+    pub(crate) fn compaction_thread_count(&self) -> usize {
+        match self.background {
+            Background::Threads => self.compaction_threads,
+            Background::Inline => 1,
+        }
+    }
+
     /// The part of the memory budget that is set aside for memtables and the log.
     fn fixed_bytes(&self) -> u64 {
         (self.memtable_bytes_max as u64).saturating_add(2 * self.log_buffer_bytes_max as u64)

@@ -101,7 +101,7 @@ pub(crate) fn open(
         fs,
         manifests_dir: layout.manifests,
         ids,
-        compaction_threads: CompactionThreads::new(options.compaction_threads),
+        compaction_threads: CompactionThreads::new(options.compaction_thread_count()),
         rate_limit: RateLimit::new(options.background_bytes_per_s),
         options,
         tables,

@@ -120,14 +120,14 @@ struct Compaction<'a> {
 impl Compaction<'_> {
     /// Writes the tables, in several threads where it pays and they are free.
     fn run(&self, mut permits: Permits<'_>) -> Result<Vec<Arc<TableRef>>> {
-        /// Less is not worth a thread.
-        const PART_BYTES_MIN: u64 = 32 << 20;
         let snapshots = self.core.snapshots.sequences();
         let tombstones =
             FragmentedTombstones::merge(self.pick.tables().map(|table| &**table.range_tombstones()));
         let tables = self.tables_to_read(&tombstones, &snapshots);
         let bytes: u64 = tables.iter().map(|table| table.bytes()).sum();
-        let part_count_max = usize::try_from(bytes / PART_BYTES_MIN).unwrap_or(usize::MAX).max(1);
+        // Less than a table is not worth a thread.
+        let part_count_max =
+            usize::try_from(bytes / self.core.tables.table_bytes.max(1)).unwrap_or(usize::MAX).max(1);
         permits.extend(part_count_max);
         let parts = parts::split(&tables, permits.count().max(1));
         let rewrite =

@@ -152,13 +152,13 @@ fn settle(engine: &Engine, tree: &Tree) {
     tree.flush().expect("flushed");
     let written = || {
         let stats = engine.stats();
-        (stats.compaction_count, stats.move_count)
+        (stats.compaction_count, stats.move_count, stats.compaction_debt_bytes)
     };
     let mut before = written();
     loop {
         thread::sleep(Duration::from_secs(4));
         let after = written();
-        if after == before {
+        if after == before && after.2 == 0 {
             return;
         }
         before = after;
