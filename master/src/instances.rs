@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::instance_record::{self, InstanceRecord, InstanceState};
 use crate::master::Master;
 use crate::policies::Resource;
-use crate::tables::to_its_end;
+use crate::tables::{check_unprotected, to_its_end};
 
 /// Deleted instances that are remembered as such.
 const DELETED_COUNT_MAX: usize = 1_000;
@@ -98,12 +98,7 @@ impl Master {
             let mut cluster = master.cluster.lock().await;
             let mut record = master.instance(&name).await?;
             for (table, found) in master.tables_of_instance(&name).await? {
-                if found.table().deletion_protection {
-                    return Err(Status::failed_precondition(format!(
-                        "{table} is protected: set deletion_protection to false before deleting its instance"
-                    ))
-                    .into());
-                }
+                check_unprotected(&table, &found)?;
             }
             record.set_state(InstanceState::Deleting);
             master.write_instance(&name, &record).await?;

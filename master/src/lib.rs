@@ -11,8 +11,8 @@
 //!   either done or undone, and changes of its schema.
 //! - [`instances`]: the life of an instance, with its clusters and app profiles,
 //!   over [`instance_record`].
-//! - [`resource_ids`], [`table_rules`], [`instance_rules`], [`cluster_rules`],
-//!   [`app_profile_rules`]: what each of them may look like.
+//! - [`resource_ids`], [`table_rules`], [`authorized_view_rules`], [`instance_rules`],
+//!   [`cluster_rules`], [`app_profile_rules`]: what each of them may look like.
 //! - [`policies`], [`policy_rules`]: who may do what with them, as far as that is recorded.
 //! - [`operations`], [`operation_filter`]: what became of requests, for clients that ask again.
 //! - [`table_admin`], [`instance_admin`]: Google's admin API in front of it, and
@@ -20,6 +20,7 @@
 
 pub mod app_profile_rules;
 pub mod assignment;
+pub mod authorized_view_rules;
 pub mod cluster_rules;
 pub mod error;
 pub mod instance_admin;

@@ -11,12 +11,12 @@ use prost::Message;
 use row_api::iam::{
     GetIamPolicyRequest, Policy, SetIamPolicyRequest, TestIamPermissionsRequest, TestIamPermissionsResponse,
 };
-use row_api::names::{InstanceName, TableName};
+use row_api::names::{AuthorizedViewName, BadName, InstanceName, TableName};
 use tablet_server::table_record::BadTableRecord;
 
 use crate::error::Result;
 use crate::master::Master;
-use crate::policy_rules;
+use crate::{authorized_view_rules, policy_rules};
 
 /// What the keys of policies start with.
 const PREFIX: &str = "policy/";
@@ -28,14 +28,29 @@ pub enum Resource {
     Instance(InstanceName),
     /// A table.
     Table(TableName),
+    /// An authorized view of a table.
+    AuthorizedView(AuthorizedViewName),
 }
 
 impl Resource {
+    /// Takes `text`, the content of the request's `field`, for a table or what belongs to one.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`] when it has another form.
+    pub fn parse(field: &'static str, text: &str) -> std::result::Result<Self, BadName> {
+        if text.contains("/authorizedViews/") {
+            return AuthorizedViewName::parse(field, text).map(Self::AuthorizedView);
+        }
+        TableName::parse(field, text).map(Self::Table)
+    }
+
     /// The instance that it is or belongs to.
     pub fn instance(&self) -> &InstanceName {
         match self {
             Self::Instance(name) => name,
             Self::Table(name) => &name.instance,
+            Self::AuthorizedView(name) => &name.table.instance,
         }
     }
 }
@@ -45,6 +60,7 @@ impl fmt::Display for Resource {
         match self {
             Self::Instance(name) => name.fmt(f),
             Self::Table(name) => name.fmt(f),
+            Self::AuthorizedView(name) => name.fmt(f),
         }
     }
 }
@@ -102,6 +118,10 @@ impl Master {
         match resource {
             Resource::Instance(name) => self.instance(name).await.map(drop),
             Resource::Table(name) => self.table(name).await.map(drop),
+            Resource::AuthorizedView(name) => {
+                let is_there = self.table(&name.table).await?.authorized_views.contains_key(&name.view);
+                is_there.then_some(()).ok_or_else(|| authorized_view_rules::not_found(name).into())
+            }
         }
     }
 

@@ -3,11 +3,12 @@
 //! All clusters of an instance serve the same tablets, and all writes are
 //! consistent when they are acknowledged.
 
+mod authorized_views;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use row_api::admin;
 use row_api::admin::bigtable_table_admin_server::{BigtableTableAdmin, BigtableTableAdminServer};
 use row_api::admin::drop_row_range_request::Target;
@@ -157,6 +158,41 @@ impl BigtableTableAdmin for TableAdmin {
         Ok(Response::new(()))
     }
 
+    async fn create_authorized_view(
+        &self,
+        request: Request<admin::CreateAuthorizedViewRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        self.create_authorized_view(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_authorized_view(
+        &self,
+        request: Request<admin::GetAuthorizedViewRequest>,
+    ) -> Result<Response<admin::AuthorizedView>, Status> {
+        self.get_authorized_view(request.get_ref()).await.map(Response::new)
+    }
+
+    async fn list_authorized_views(
+        &self,
+        request: Request<admin::ListAuthorizedViewsRequest>,
+    ) -> Result<Response<admin::ListAuthorizedViewsResponse>, Status> {
+        self.list_authorized_views(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_authorized_view(
+        &self,
+        request: Request<admin::UpdateAuthorizedViewRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        self.update_authorized_view(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_authorized_view(
+        &self,
+        request: Request<admin::DeleteAuthorizedViewRequest>,
+    ) -> Result<Response<()>, Status> {
+        self.delete_authorized_view(request.into_inner()).await.map(Response::new)
+    }
+
     async fn modify_column_families(
         &self,
         request: Request<admin::ModifyColumnFamiliesRequest>,
@@ -176,7 +212,7 @@ impl BigtableTableAdmin for TableAdmin {
         let range = match request.target {
             Some(Target::RowKeyPrefix(prefix)) => {
                 limits::check_row_key("row_key_prefix", &prefix)?;
-                prefix_range(&prefix)
+                RowRange::of_prefix(&prefix)
             }
             Some(Target::DeleteAllDataFromTable(true)) => RowRange::default(),
             Some(Target::DeleteAllDataFromTable(false)) => {
@@ -219,7 +255,7 @@ impl BigtableTableAdmin for TableAdmin {
         request: Request<iam::GetIamPolicyRequest>,
     ) -> Result<Response<iam::Policy>, Status> {
         let request = request.get_ref();
-        let resource = Resource::Table(TableName::parse("resource", &request.resource)?);
+        let resource = Resource::parse("resource", &request.resource)?;
         Ok(Response::new(self.master.policy(&resource, request).await?))
     }
 
@@ -228,7 +264,7 @@ impl BigtableTableAdmin for TableAdmin {
         request: Request<iam::SetIamPolicyRequest>,
     ) -> Result<Response<iam::Policy>, Status> {
         let request = request.into_inner();
-        let resource = Resource::Table(TableName::parse("resource", &request.resource)?);
+        let resource = Resource::parse("resource", &request.resource)?;
         self.caller.check_instance_change(resource.instance())?;
         Ok(Response::new(self.master.set_policy(&resource, request).await?))
     }
@@ -238,7 +274,7 @@ impl BigtableTableAdmin for TableAdmin {
         request: Request<iam::TestIamPermissionsRequest>,
     ) -> Result<Response<iam::TestIamPermissionsResponse>, Status> {
         let request = request.into_inner();
-        let resource = Resource::Table(TableName::parse("resource", &request.resource)?);
+        let resource = Resource::parse("resource", &request.resource)?;
         Ok(Response::new(self.master.test_permissions(&resource, request).await?))
     }
 }
@@ -247,12 +283,6 @@ impl fmt::Debug for TableAdmin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TableAdmin").field("caller", &self.caller).finish_non_exhaustive()
     }
-}
-
-/// The rows that start with `prefix`.
-fn prefix_range(prefix: &Bytes) -> RowRange {
-    let end = tablet_server::cell_key::into_successor(prefix.to_vec());
-    RowRange { start: prefix.clone(), end: end.into() }
 }
 
 fn checked_view(view: i32, default: View) -> Result<View, Status> {

@@ -29,7 +29,7 @@ use cluster::{Epoch, ServerId};
 use prost::Message;
 use row_api::admin;
 use row_api::admin::modify_column_families_request::Modification;
-use row_api::names::{InstanceName, TableName};
+use row_api::names::{AuthorizedViewName, InstanceName, TableName};
 use tablet_server::metadata::TabletRecord;
 use tablet_server::row_set::RowRange;
 use tablet_server::schema::{TableId, TabletId};
@@ -40,7 +40,7 @@ use crate::assignment::{Cluster, Event, assignment_of};
 use crate::error::{Error, Result};
 use crate::master::Master;
 use crate::policies::Resource;
-use crate::table_rules;
+use crate::{authorized_view_rules, table_rules};
 
 impl Master {
     /// Creates a table with the families of `table` and a tablet boundary at
@@ -98,19 +98,14 @@ impl Master {
     ///
     /// # Errors
     ///
-    /// NOT_FOUND, FAILED_PRECONDITION for a protected one, or [`Error`]; after
+    /// NOT_FOUND, FAILED_PRECONDITION for a protected one or one with a protected view, or [`Error`]; after
     /// the latter the table may be out of sight, and is removed at the next start.
     pub async fn delete_table(self: &Arc<Self>, name: TableName) -> Result<()> {
         let master = Arc::clone(self);
         to_its_end(async move {
             let mut cluster = master.cluster.lock().await;
             let (record, _) = master.serving_table(&name).await?;
-            if record.table().deletion_protection {
-                return Err(Status::failed_precondition(format!(
-                    "{name} is protected: set deletion_protection to false before deleting it"
-                ))
-                .into());
-            }
+            check_unprotected(&name, &record)?;
             master.remove_serving_table(&mut cluster, &name).await
         })
         .await
@@ -143,6 +138,29 @@ impl Master {
             master.write_table(&name, &record, Expect::At(revision)).await?;
             master.router.catalog().publish(&name, record.schema());
             Ok(record)
+        })
+        .await
+    }
+
+    /// Removes an authorized view, and its policy first, so that no later view of its name has it.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, what [`authorized_view_rules::remove`] refuses, or [`Error`].
+    pub async fn delete_authorized_view(
+        self: &Arc<Self>,
+        name: AuthorizedViewName,
+        etag: String,
+    ) -> Result<()> {
+        let master = Arc::clone(self);
+        to_its_end(async move {
+            let _cluster = master.cluster.lock().await;
+            let (mut record, revision) = master.serving_table(&name.table).await?;
+            authorized_view_rules::remove(&mut record, &name, &etag)?;
+            master.remove_policies(&Resource::AuthorizedView(name.clone())).await?;
+            master.write_table(&name.table, &record, Expect::At(revision)).await?;
+            master.router.catalog().publish(&name.table, record.schema());
+            Ok(())
         })
         .await
     }
@@ -293,6 +311,18 @@ impl Master {
     async fn write_table(&self, name: &TableName, record: &TableRecord, expect: Expect) -> Result<Revision> {
         Ok(self.lock_service.put(&table_record::key(name), record.encode_to_vec().into(), expect).await?)
     }
+}
+
+/// Refuses the deletion of a table that is protected, or has a view that is.
+pub(crate) fn check_unprotected(name: &TableName, record: &TableRecord) -> std::result::Result<(), Status> {
+    let protected_view = record.authorized_views.iter().find(|(_, view)| view.deletion_protection);
+    let protected = match protected_view {
+        _ if record.table().deletion_protection => name.to_string(),
+        Some((view, _)) => format!("{name}/authorizedViews/{view}"),
+        None => return Ok(()),
+    };
+    let why = format!("{protected} is protected: set deletion_protection to false before deleting {name}");
+    Err(Status::failed_precondition(why))
 }
 
 fn intended(record: &TabletRecord) -> IntendedTablet {

@@ -42,6 +42,15 @@ pub struct AppProfileName {
     pub app_profile: String,
 }
 
+/// A view of a table, `projects/{project}/instances/{instance}/tables/{table}/authorizedViews/{view}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AuthorizedViewName {
+    /// The table that it is a part of.
+    pub table: TableName,
+    /// The view's id within its table.
+    pub view: String,
+}
+
 /// A name that does not have the shape its field asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {found:?} is not of the form {expected:?}")]
@@ -122,6 +131,26 @@ impl AppProfileName {
     }
 }
 
+impl AuthorizedViewName {
+    const FORM: &str =
+        "projects/<project>/instances/<instance>/tables/<table>/authorizedViews/<authorized view>";
+
+    /// Takes `text`, the content of the request's `field`, apart.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`] when it has another form.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, BadName> {
+        let bad = || bad(field, text, Self::FORM);
+        let (table, view) = text.rsplit_once("/authorizedViews/").ok_or_else(bad)?;
+        let (instance, table) = of_instance("tables", table).ok_or_else(bad)?;
+        if view.is_empty() || view.contains('/') {
+            return Err(bad());
+        }
+        Ok(Self { table: TableName { instance, table }, view: view.to_owned() })
+    }
+}
+
 impl fmt::Display for InstanceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "projects/{}/instances/{}", self.project, self.instance)
@@ -143,6 +172,12 @@ impl fmt::Display for ClusterName {
 impl fmt::Display for AppProfileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/appProfiles/{}", self.instance, self.app_profile)
+    }
+}
+
+impl fmt::Display for AuthorizedViewName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/authorizedViews/{}", self.table, self.view)
     }
 }
 
@@ -187,6 +222,11 @@ mod tests {
         let text = "projects/p/instances/i/appProfiles/a";
         assert_eq!(AppProfileName::parse("name", text).unwrap().to_string(), text);
         assert!(TableName::parse("name", text).is_err());
+        let text = "projects/p/instances/i/tables/t/authorizedViews/v";
+        assert_eq!(AuthorizedViewName::parse("name", text).unwrap().to_string(), text);
+        for bad in ["projects/p/instances/i/tables/t", "projects/p/instances/i/tables/t/authorizedViews/"] {
+            assert!(AuthorizedViewName::parse("name", bad).is_err());
+        }
     }
 
     #[test]

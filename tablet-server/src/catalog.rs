@@ -68,9 +68,9 @@ impl Catalog {
         catalog.publish(
             &metadata::metadata_table_name(),
             TableSchema {
-                table_id: metadata::METADATA_TABLE,
                 families: [(metadata::FAMILY.to_owned(), family)].into(),
                 next_family_id: FamilyId(metadata::FAMILY_ID.0 + 1),
+                ..TableSchema::new(metadata::METADATA_TABLE)
             },
         );
         catalog
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn schema(id: u64, next_family_id: u32) -> TableSchema {
-        TableSchema { table_id: TableId(id), families: [].into(), next_family_id: FamilyId(next_family_id) }
+        TableSchema { next_family_id: FamilyId(next_family_id), ..TableSchema::new(TableId(id)) }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use lsm::{Snapshot, Tree};
 use row_api::data;
 use tonic::Status;
 
+use crate::authorized_view::AuthorizedView;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::limits;
@@ -53,6 +54,12 @@ impl CheckAndMutate {
             otherwise: check("false_mutations", request.false_mutations)?,
             row_key,
         })
+    }
+
+    /// The same, with a predicate that sees nothing but the columns of `view`.
+    #[must_use]
+    pub fn in_view(self, view: &AuthorizedView, schema: &TableSchema) -> Self {
+        Self { predicate: self.predicate.in_view(view, schema), ..self }
     }
 
     /// The row.

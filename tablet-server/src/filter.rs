@@ -26,6 +26,7 @@ use bytes::Bytes;
 use row_api::data;
 use tonic::Status;
 
+use crate::authorized_view::AuthorizedView;
 use crate::error::Result;
 use crate::key_ranges::KeyRanges;
 use crate::row::Cell;
@@ -93,6 +94,15 @@ impl Filter {
             Some(_) => parts.rest.push(Node::Leaves(vec![limit])),
         }
         Self(Arc::new(parts))
+    }
+
+    /// This filter, over nothing but the columns of `view`.
+    #[must_use]
+    pub fn in_view(self, view: &AuthorizedView, schema: &TableSchema) -> Self {
+        let Parts { head, rest, .. } = Arc::unwrap_or_clone(self.0);
+        let columns = Leaf::ViewColumns(Arc::new(view.columns(schema)));
+        let leaves = std::iter::once(columns).chain(head).collect();
+        Self::from_nodes(std::iter::once(Node::Leaves(leaves)).chain(rest).collect())
     }
 
     /// Joins chained nodes, simple ones at the front.

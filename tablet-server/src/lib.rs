@@ -3,7 +3,7 @@
 //! Row semantics first, synchronous and free of any runtime: requests become
 //! checked values, those become batches for `lsm`, and cursors of `lsm` become
 //! rows. Then tables and where their tablets are: [`schema`], [`table_record`],
-//! [`app_profiles`], [`catalog`], [`metadata`]. Then the tablet server, which serves the tablets
+//! [`authorized_view`], [`app_profiles`], [`catalog`], [`metadata`]. Then the tablet server, which serves the tablets
 //! that the master has it load ([`control`]) to gateways ([`row_server`]). Last
 //! the [`gateway`], the gRPC service in front of them all.
 
@@ -26,6 +26,7 @@ pub mod row_scan;
 pub mod row_set;
 
 pub mod app_profiles;
+pub mod authorized_view;
 pub mod catalog;
 pub mod metadata;
 pub mod table_record;

@@ -57,6 +57,12 @@ impl RowRange {
         self.start <= key && (self.end.is_empty() || key < self.end)
     }
 
+    /// The rows that start with `prefix`.
+    pub fn of_prefix(prefix: &Bytes) -> Self {
+        let end = cell_key::into_successor(prefix.to_vec());
+        Self { start: prefix.clone(), end: end.into() }
+    }
+
     /// The keys that lie in both, if any.
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         key_ranges::intersection(&self.clone().into(), &other.clone().into()).map(Self::from)
@@ -121,6 +127,12 @@ impl RowSet {
         Ok(Self { ranges: KeyRanges::union(ranges).into_ranges().into_iter().map(RowRange::from).collect() })
     }
 
+    /// The rows that start with any of `prefixes`.
+    pub fn of_prefixes(prefixes: &[Bytes]) -> Self {
+        let ranges = prefixes.iter().map(|prefix| RowRange::of_prefix(prefix).into()).collect();
+        Self { ranges: KeyRanges::union(ranges).into_ranges().into_iter().map(RowRange::from).collect() }
+    }
+
     /// The ranges, in order.
     pub fn ranges(&self) -> &[RowRange] {
         &self.ranges
@@ -134,6 +146,17 @@ impl RowSet {
     /// Whether there is no row to read.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
+    }
+
+    /// Whether `key` lies in it.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        let first = self.ranges.partition_point(|ours| !ours.end.is_empty() && *ours.end <= *key);
+        self.ranges.get(first).is_some_and(|ours| ours.contains(key))
+    }
+
+    /// The rows that lie in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self { ranges: other.ranges.iter().flat_map(|range| self.clip(range).ranges).collect() }
     }
 
     /// What of the set lies in `range`, a tablet's for instance.

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use row_api::admin;
 use tonic::Status;
 
+use crate::authorized_view::AuthorizedView;
 use crate::limits;
 
 /// A table's number, never used twice.
@@ -42,9 +44,21 @@ pub struct TableSchema {
     pub families: BTreeMap<String, Family>,
     /// The id that the next new family gets.
     pub next_family_id: FamilyId,
+    /// Authorized views by id.
+    pub authorized_views: BTreeMap<String, Arc<AuthorizedView>>,
 }
 
 impl TableSchema {
+    /// A table that has no family yet.
+    pub fn new(table_id: TableId) -> Self {
+        Self {
+            table_id,
+            families: BTreeMap::new(),
+            next_family_id: FamilyId(1),
+            authorized_views: BTreeMap::new(),
+        }
+    }
+
     /// The family called `name`.
     pub fn family(&self, name: &str) -> Option<&Family> {
         self.families.get(name)
@@ -72,8 +86,7 @@ impl TableSchema {
 impl TableSchema {
     /// A table with the families `names`, numbered from 1, that keep everything.
     pub(crate) fn with_families(names: &[&str]) -> Self {
-        let mut schema =
-            Self { table_id: TableId(1), families: BTreeMap::new(), next_family_id: FamilyId(1) };
+        let mut schema = Self::new(TableId(1));
         for name in names {
             schema.families.insert((*name).to_owned(), Family { id: schema.next_family_id, gc_rule: None });
             schema.next_family_id.0 += 1;

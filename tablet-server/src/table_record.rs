@@ -9,11 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use prost::Message;
 use row_api::admin;
+use row_api::admin::authorized_view::AuthorizedView as Kind;
 use row_api::names::TableName;
 
+use crate::authorized_view::AuthorizedView;
 use crate::schema::{Family, FamilyId, TableId, TableSchema};
 
 /// What the keys of table records start with.
@@ -54,6 +57,9 @@ pub struct TableRecord {
     /// While creating or deleting: the tablets that may exist.
     #[prost(message, repeated, tag = "6")]
     pub tablets: Vec<IntendedTablet>,
+    /// Authorized views by id; their names are empty.
+    #[prost(btree_map = "string, message", tag = "7")]
+    pub authorized_views: BTreeMap<String, admin::AuthorizedView>,
 }
 
 /// A tablet that a creation makes or a deletion removes.
@@ -113,6 +119,7 @@ impl TableRecord {
             family_ids: BTreeMap::new(),
             next_family_id: 1,
             tablets,
+            authorized_views: BTreeMap::new(),
         }
     }
 
@@ -169,8 +176,14 @@ impl TableRecord {
             table_id: TableId(self.table_id),
             families: families.collect(),
             next_family_id: FamilyId(self.next_family_id),
+            authorized_views: self.authorized_views.iter().filter_map(data_view).collect(),
         }
     }
+}
+
+fn data_view((id, view): (&String, &admin::AuthorizedView)) -> Option<(String, Arc<AuthorizedView>)> {
+    let Kind::SubsetView(subset) = view.authorized_view.as_ref()?;
+    Some((id.clone(), Arc::new(AuthorizedView::new(subset))))
 }
 
 #[cfg(test)]

@@ -9,3 +9,4 @@ mod restarts;
 mod rows;
 mod stack;
 mod tables;
+mod views;

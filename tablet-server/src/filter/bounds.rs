@@ -62,6 +62,10 @@ fn of_leaves(leaves: &[Leaf]) -> KeyRanges {
             Leaf::ColumnRange { family: Some(id), start, end } => {
                 bounds = bounds.intersection(&KeyRanges::union(vec![columns(*id, start, end)]));
             }
+            Leaf::ViewColumns(view) => {
+                let ranges = view.ranges().map(|(id, start, end)| columns(id, &start, &end)).collect();
+                bounds = bounds.intersection(&KeyRanges::union(ranges));
+            }
             Leaf::Qualifier(pattern) => {
                 if let (Some(ids), Some(qualifier)) = (families, pattern.literal()) {
                     let only = Bound::Included(Bytes::copy_from_slice(qualifier));

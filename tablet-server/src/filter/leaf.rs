@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use twox_hash::XxHash3_64;
 
 use super::pattern::Pattern;
+use crate::authorized_view::ViewColumns;
 use crate::row::Cell;
 use crate::schema::FamilyId;
 
@@ -29,6 +30,8 @@ pub(super) enum Leaf {
     /// Sorted.
     Families(Vec<FamilyId>),
     Qualifier(Pattern),
+    /// Those of an authorized view.
+    ViewColumns(Arc<ViewColumns>),
     /// No family where the table has none of that name.
     ColumnRange {
         family: Option<FamilyId>,
@@ -148,6 +151,7 @@ impl Leaf {
         match self {
             Self::Families(ids) => ids.binary_search(&column.family).is_ok(),
             Self::Qualifier(pattern) => pattern.matches(column.qualifier),
+            Self::ViewColumns(columns) => columns.contains(column.family, column.qualifier),
             Self::ColumnRange { family, start, end } => {
                 *family == Some(column.family) && within(start, end, column.qualifier)
             }

@@ -12,7 +12,7 @@ use futures_util::{Stream, stream};
 use row_api::data;
 use row_api::data::bigtable_server::{Bigtable, BigtableServer};
 use row_api::data::row_range::EndKey;
-use row_api::names::{InstanceName, TableName};
+use row_api::names::{AuthorizedViewName, InstanceName, TableName};
 use row_api::rpc;
 use tonic::codegen::BoxStream;
 use tonic::{Code, Request, Response, Status};
@@ -23,6 +23,7 @@ use super::row_batches::{self, Entry};
 use super::table_scan::TableScan;
 use super::{Caller, REQUEST_BYTES_MAX};
 use crate::app_profiles::Access;
+use crate::authorized_view::AuthorizedView;
 use crate::catalog::Table;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::chunk;
@@ -35,9 +36,18 @@ use crate::read_modify_write::ReadModifyWrite;
 use crate::row_scan::ScanOptions;
 use crate::row_server::ReadRequest;
 use crate::row_set::{RowRange, RowSet};
+use crate::schema::TableSchema;
 
 /// Entries in one message of a MutateRows answer.
 const ENTRIES_PER_ANSWER: usize = 10_000;
+
+/// What a request is about.
+struct Target {
+    table: Arc<Table>,
+    schema: Arc<TableSchema>,
+    /// What it is held to.
+    view: Option<Arc<AuthorizedView>>,
+}
 
 /// The row service, for one kind of caller. Cheap to clone.
 #[derive(Clone)]
@@ -59,50 +69,65 @@ impl RowService {
         BigtableServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
     }
 
-    /// The table of a request that names it, and perhaps a view, under the app profile `profile`.
-    fn table(&self, name: &str, view: &str, profile: &str, access: Access) -> Result<Arc<Table>, Status> {
-        if !view.is_empty() {
-            return Err(Status::unimplemented(
-                "Authorized and materialized views are not built in this version of Hayloft.",
-            ));
-        }
-        if let Some(table) = self.router.catalog().by_name(name) {
+    /// What a request is about that names a table or a view, under the app profile `profile`.
+    fn target(&self, table: &str, view: &str, profile: &str, access: Access) -> Result<Target, Status> {
+        if view.is_empty() {
+            let table = self.table(table)?;
             table.check_app_profile(profile, access)?;
+            return Ok(Target { schema: table.schema(), table, view: None });
+        }
+        if !table.is_empty() {
+            let why = "is set beside table_name, and at most one of them may be";
+            return Err(limits::refuse("authorized_view_name", why));
+        }
+        let name = AuthorizedViewName::parse("authorized_view_name", view)?;
+        let table = self.table(&name.table.to_string())?;
+        table.check_app_profile(profile, access)?;
+        let schema = table.schema();
+        let view = schema.authorized_views.get(&name.view).cloned();
+        let view = view.ok_or_else(|| Status::not_found(format!("Authorized view not found: {name}")))?;
+        Ok(Target { schema, table, view: Some(view) })
+    }
+
+    fn table(&self, name: &str) -> Result<Arc<Table>, Status> {
+        if let Some(table) = self.router.catalog().by_name(name) {
             return Ok(table);
         }
         TableName::parse("table_name", name)?;
         Err(Error::NoTable { name: name.to_owned() }.into())
     }
 
-    fn table_to_change(
+    fn target_to_change(
         &self,
-        name: &str,
+        table: &str,
         view: &str,
         profile: &str,
         access: Access,
-    ) -> Result<Arc<Table>, Status> {
-        let table = self.table(name, view, profile, access)?;
-        self.caller.check_change(&table.name)?;
-        Ok(table)
+    ) -> Result<Target, Status> {
+        let target = self.target(table, view, profile, access)?;
+        self.caller.check_change(&target.table.name)?;
+        Ok(target)
     }
 
     async fn read(
         &self,
         request: data::ReadRowsRequest,
     ) -> Result<BoxStream<data::ReadRowsResponse>, Status> {
-        let view = if request.materialized_view_name.is_empty() {
-            &request.authorized_view_name
-        } else {
-            &request.materialized_view_name
-        };
-        let table = self.table(&request.table_name, view, &request.app_profile_id, Access::Read)?;
-        let schema = table.schema();
+        check_no_materialized_view(&request.materialized_view_name)?;
+        let data::ReadRowsRequest { table_name, authorized_view_name: view, app_profile_id, .. } = &request;
+        let Target { table, schema, view } = self.target(table_name, view, app_profile_id, Access::Read)?;
         let rows_limit = u64::try_from(request.rows_limit).map_err(|_| {
             Status::invalid_argument(format!("rows_limit: {}, at least 0 (no limit)", request.rows_limit))
         })?;
+        let mut filter = Filter::compile("filter", request.filter.as_ref(), &schema)?;
+        let mut rows = RowSet::check("rows", request.rows.as_ref())?;
+        if let Some(view) = view {
+            filter = filter.in_view(&view, &schema);
+            rows = rows.intersection(view.rows());
+        }
         let read = ReadRequest {
-            filter: Filter::compile("filter", request.filter.as_ref(), &schema)?,
-            rows: RowSet::check("rows", request.rows.as_ref())?,
+            filter,
+            rows,
             options: ScanOptions {
                 reversed: request.reversed,
                 rows_limit: (rows_limit > 0).then_some(rows_limit),
@@ -129,9 +154,10 @@ impl RowService {
         &self,
         request: data::SampleRowKeysRequest,
     ) -> Result<BoxStream<data::SampleRowKeysResponse>, Status> {
+        check_no_materialized_view(&request.materialized_view_name)?;
         let data::SampleRowKeysRequest { table_name, authorized_view_name: view, app_profile_id, .. } =
             &request;
-        let table = self.table(table_name, view, app_profile_id, Access::Read)?;
+        let Target { table, view, .. } = self.target(table_name, view, app_profile_id, Access::Read)?;
         let asked = request.row_range.unwrap_or_default();
         let start = RowRange::check("row_range", &asked)?.start;
         let end = match asked.end_key {
@@ -140,20 +166,33 @@ impl RowService {
         };
         let rows = RowRange { start, end };
         let samples = self.router.sample(&table, &rows).await?;
-        let answers = samples.into_iter().scan(0_i64, |offset_bytes, (location, bytes)| {
-            *offset_bytes = offset_bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let mut offset_bytes = 0_i64;
+        let mut answers = Vec::with_capacity(samples.len());
+        for (location, bytes) in samples {
             let tablet_end = &location.range.end;
-            let last = !rows.end.is_empty() && (tablet_end.is_empty() || rows.end <= *tablet_end);
-            let row_key = if last { rows.end.clone() } else { tablet_end.clone() };
-            Some(Ok(data::SampleRowKeysResponse { row_key, offset_bytes: *offset_bytes }))
-        });
-        Ok(Box::pin(stream::iter(answers.collect::<Vec<_>>())))
+            let is_last = tablet_end.is_empty() || (!rows.end.is_empty() && rows.end <= *tablet_end);
+            // A view shows no boundary that is not its own, and no bytes of tablets beyond it.
+            let visible = |view: &AuthorizedView| !view.rows().clip(&location.range).is_empty();
+            if view.as_deref().is_none_or(visible) {
+                offset_bytes = offset_bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+            let row_key = if is_last { rows.end.clone() } else { tablet_end.clone() };
+            if is_last || view.as_deref().is_none_or(|view| view.rows().contains(tablet_end)) {
+                answers.push(Ok(data::SampleRowKeysResponse { row_key, offset_bytes }));
+            }
+        }
+        Ok(Box::pin(stream::iter(answers)))
     }
 
     async fn mutate(&self, request: data::MutateRowRequest) -> Result<data::MutateRowResponse, Status> {
         let data::MutateRowRequest { table_name, authorized_view_name: view, app_profile_id, .. } = &request;
-        let table = self.table_to_change(table_name, view, app_profile_id, Access::Write)?;
-        let row = RowMutations::check(&table.schema(), "mutations", request.row_key, request.mutations)?;
+        let Target { table, schema, view } =
+            self.target_to_change(table_name, view, app_profile_id, Access::Write)?;
+        if let Some(view) = view {
+            view.check_row("row_key", &request.row_key)?;
+            view.check_mutations("mutations", &request.mutations)?;
+        }
+        let row = RowMutations::check(&schema, "mutations", request.row_key, request.mutations)?;
         self.router.mutate_row(&table, &row).await?;
         Ok(data::MutateRowResponse {})
     }
@@ -163,15 +202,21 @@ impl RowService {
         request: data::MutateRowsRequest,
     ) -> Result<BoxStream<data::MutateRowsResponse>, Status> {
         let data::MutateRowsRequest { table_name, authorized_view_name: view, app_profile_id, .. } = &request;
-        let table = self.table_to_change(table_name, view, app_profile_id, Access::Write)?;
+        let Target { table, schema, view } =
+            self.target_to_change(table_name, view, app_profile_id, Access::Write)?;
         let mutation_count = request.entries.iter().map(|entry| entry.mutations.len().max(1)).sum();
         limits::check_mutation_count("entries", mutation_count)?;
-        let schema = table.schema();
         let mut statuses = vec![rpc::Status::default(); request.entries.len()];
         let mut entries = Vec::with_capacity(request.entries.len());
         for (place, entry) in request.entries.into_iter().enumerate() {
             let field = format!("entries[{place}].mutations");
-            match RowMutations::check(&schema, &field, entry.row_key, entry.mutations) {
+            let in_view = view.as_ref().map_or(Ok(()), |view| {
+                view.check_row(format_args!("entries[{place}].row_key"), &entry.row_key)?;
+                view.check_mutations(&field, &entry.mutations)
+            });
+            let checked =
+                in_view.and_then(|()| RowMutations::check(&schema, &field, entry.row_key, entry.mutations));
+            match checked {
                 Ok(row) => entries.push(Entry { place, row }),
                 Err(status) => statuses[place] = status_message(&status),
             }
@@ -207,9 +252,17 @@ impl RowService {
     ) -> Result<data::CheckAndMutateRowResponse, Status> {
         let data::CheckAndMutateRowRequest { table_name, authorized_view_name: view, app_profile_id, .. } =
             &request;
-        let table = self.table_to_change(table_name, view, app_profile_id, Access::Transaction)?;
-        let schema = table.schema();
-        let request = CheckAndMutate::check(&schema, request)?;
+        let Target { table, schema, view } =
+            self.target_to_change(table_name, view, app_profile_id, Access::Transaction)?;
+        if let Some(view) = &view {
+            view.check_row("row_key", &request.row_key)?;
+            view.check_mutations("true_mutations", &request.true_mutations)?;
+            view.check_mutations("false_mutations", &request.false_mutations)?;
+        }
+        let mut request = CheckAndMutate::check(&schema, request)?;
+        if let Some(view) = view {
+            request = request.in_view(&view, &schema);
+        }
         let predicate_matched = self.router.check_and_mutate(&table, &schema, &request).await?;
         Ok(data::CheckAndMutateRowResponse { predicate_matched })
     }
@@ -221,8 +274,12 @@ impl RowService {
         let data::ReadModifyWriteRowRequest {
             table_name, authorized_view_name: view, app_profile_id, ..
         } = &request;
-        let table = self.table_to_change(table_name, view, app_profile_id, Access::Transaction)?;
-        let schema = table.schema();
+        let Target { table, schema, view } =
+            self.target_to_change(table_name, view, app_profile_id, Access::Transaction)?;
+        if let Some(view) = view {
+            view.check_row("row_key", &request.row_key)?;
+            view.check_rules("rules", &request.rules)?;
+        }
         let request = ReadModifyWrite::check(&schema, request.row_key, request.rules)?;
         let row = self.router.read_modify_write(&table, &schema, &request).await?;
         Ok(data::ReadModifyWriteRowResponse { row: Some(row) })
@@ -323,6 +380,14 @@ impl Answer {
             Ok(answer.ready.pop_front().map(|message| (message, (answer, meters))))
         })
     }
+}
+
+fn check_no_materialized_view(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let why = "materialized_view_name: materialized views are not part of Hayloft. Read a table or an authorized view.";
+    Err(Status::unimplemented(why))
 }
 
 /// The row that is all of `range`, if it is one.

@@ -41,9 +41,9 @@ fn assignment(start: &'static str, end: &'static str) -> Assignment {
 
 fn schema() -> Arc<TableSchema> {
     Arc::new(TableSchema {
-        table_id: TableId(1),
         families: [("f".to_owned(), Family { id: FamilyId(1), gc_rule: None })].into(),
         next_family_id: FamilyId(2),
+        ..TableSchema::new(TableId(1))
     })
 }
 

@@ -6,7 +6,6 @@ mod model;
 mod scans;
 mod writes;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use tablet_server::mutation::RowMutations;
 use tablet_server::row::Row;
 use tablet_server::row_scan::{RowScan, ScanOptions};
 use tablet_server::row_set::RowSet;
-use tablet_server::schema::{Family, FamilyId, TableId, TableSchema};
+use tablet_server::schema::{Family, TableId, TableSchema};
 use vfs::SimulatedFileSystem;
 
 const TREE: TreeId = TreeId(1);
@@ -42,8 +41,7 @@ impl Table {
         let engine = Engine::open(files, Path::new("/engine"), 1, options).unwrap();
         let tree =
             engine.create_tree(TREE, TreeFormat { filter_key: FILTER_KEY, ..TreeFormat::default() }).unwrap();
-        let mut schema =
-            TableSchema { table_id: TableId(1), families: BTreeMap::new(), next_family_id: FamilyId(1) };
+        let mut schema = TableSchema::new(TableId(1));
         for name in families {
             let family = Family { id: schema.next_family_id, gc_rule: None };
             schema.families.insert((*name).to_owned(), family);
