@@ -150,5 +150,5 @@ fn set(family: &str, qualifier: &str, value: String, timestamp_us: i64) -> Mutat
         timestamp_micros: timestamp_us,
         value: value.into_bytes().into(),
     };
-    Mutation { mutation: Some(mutation::Mutation::SetCell(cell)) }
+    Mutation::from(mutation::Mutation::SetCell(cell))
 }

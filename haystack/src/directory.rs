@@ -227,7 +227,7 @@ impl Directory {
     /// [`Error::DirectoryAway`], [`Error::Directory`]: rows may be left.
     pub async fn remove(&self, id: &PhotoId) -> Result<()> {
         let Some(photo) = self.get(id).await? else { return Ok(()) };
-        let delete = || vec![Mutation { mutation: Some(Change::DeleteFromRow(DeleteFromRow {})) }];
+        let delete = || vec![Mutation::from(Change::DeleteFromRow(DeleteFromRow {}))];
         if let Some(album) = &photo.album {
             let key = album_key(album, id);
             self.rows.mutate_row(&self.albums, &key, delete()).await.map_err(from_status)?;
@@ -289,13 +289,13 @@ fn album_key(album: &str, id: &PhotoId) -> Vec<u8> {
 fn to_mutations(photo: &Photo) -> Vec<Mutation> {
     // The same cells however often they are written.
     let timestamp_micros = i64::try_from(photo.id.key.uploaded_ms()).unwrap_or(0).saturating_mul(1000);
-    let set = |family: &str, qualifier: &'static str, value: String| Mutation {
-        mutation: Some(Change::SetCell(SetCell {
+    let set = |family: &str, qualifier: &'static str, value: String| {
+        Mutation::from(Change::SetCell(SetCell {
             family_name: family.to_owned(),
             column_qualifier: Bytes::from_static(qualifier.as_bytes()),
             timestamp_micros,
             value: value.into(),
-        })),
+        }))
     };
     let mut mutations = vec![
         set(INFO, "volume", photo.id.volume.to_string()),

@@ -4,15 +4,17 @@
 //! The messages are those of a published crate, but for the few that it has from
 //! an older proto and through which an answer could be wrong without a word, for
 //! prost drops what it does not know: filters and the requests that carry one,
-//! and the range of a SampleRowKeys. Those are written here and stand in front of
+//! the range of a SampleRowKeys, and where a mutation's timestamp comes from. Those are written here and stand in front of
 //! the crate's; so do server and client, which are generated over both.
 
 mod filter;
+mod mutations;
 mod requests;
 
 pub use googleapis_tonic_google_bigtable_v2::google::bigtable::v2::*;
 
 pub use filter::{RowFilter, ValueBitmask, row_filter};
+pub use mutations::{MutateRowRequest, MutateRowsRequest, Mutation, TimestampOrigin, mutate_rows_request};
 pub use requests::{CheckAndMutateRowRequest, ReadRowsRequest, SampleRowKeysRequest};
 
 /// `google.protobuf.Empty`, and any message that nobody reads.

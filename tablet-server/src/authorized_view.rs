@@ -268,7 +268,7 @@ mod tests {
         };
         let drop =
             |family: &str| Mutation::DeleteFromFamily(DeleteFromFamily { family_name: family.to_owned() });
-        let of = |mutation| data::Mutation { mutation: Some(mutation) };
+        let of = |mutation| data::Mutation::from(mutation);
         for (mutation, expected) in [
             (set("f", "q"), true),
             (set("f", "px"), true),

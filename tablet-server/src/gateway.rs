@@ -16,6 +16,7 @@ pub mod service;
 pub mod table_scan;
 
 mod meters;
+mod request_stats;
 
 use row_api::names::{InstanceName, TableName};
 use tonic::Status;

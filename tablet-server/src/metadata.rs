@@ -147,7 +147,7 @@ impl TabletRecord {
     /// The mutations that make a row say what this does, whatever it said before.
     pub fn to_mutations(&self) -> Vec<data::Mutation> {
         let mut mutations = vec![
-            data::Mutation { mutation: Some(Kind::DeleteFromRow(DeleteFromRow {})) },
+            data::Mutation::from(Kind::DeleteFromRow(DeleteFromRow {})),
             set_cell("tablet", self.tablet.0.to_be_bytes().to_vec()),
             set_cell("start", self.range.start.to_vec()),
             set_cell("epoch", self.epoch.0.to_be_bytes().to_vec()),
@@ -159,7 +159,7 @@ impl TabletRecord {
 
     /// The mutations that take a tablet's row away.
     pub fn removal() -> Vec<data::Mutation> {
-        vec![data::Mutation { mutation: Some(Kind::DeleteFromRow(DeleteFromRow {})) }]
+        vec![data::Mutation::from(Kind::DeleteFromRow(DeleteFromRow {}))]
     }
 
     /// Reads a METADATA row.
@@ -203,7 +203,7 @@ fn set_cell(qualifier: &str, value: Vec<u8>) -> data::Mutation {
         timestamp_micros: 0,
         value: value.into(),
     };
-    data::Mutation { mutation: Some(Kind::SetCell(cell)) }
+    data::Mutation::from(Kind::SetCell(cell))
 }
 
 /// Where the root tablet is: the lock service's record [`ROOT_RECORD_KEY`].

@@ -46,3 +46,30 @@ impl Cell {
         size_of::<Self>() + self.qualifier.len() + self.value.len()
     }
 }
+
+/// What a read looks at, or returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Rows that have a cell stored.
+    pub row_count: u64,
+    /// Cells that GC rules do not hide.
+    pub cell_count: u64,
+}
+
+impl Seen {
+    /// What was added since it was `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            row_count: self.row_count - earlier.row_count,
+            cell_count: self.cell_count - earlier.cell_count,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Seen {
+    fn add_assign(&mut self, more: Self) {
+        self.row_count += more.row_count;
+        self.cell_count += more.cell_count;
+    }
+}

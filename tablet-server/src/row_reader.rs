@@ -9,7 +9,7 @@ use row_api::admin::GcRule;
 
 use crate::error::{Error, Result};
 use crate::filter::{Column, Filter, LeafStates, Next, Transform};
-use crate::row::{Cell, Row};
+use crate::row::{Cell, Row, Seen};
 use crate::schema::{FamilyId, TableSchema};
 use crate::{cell_key, gc, limits};
 
@@ -82,6 +82,7 @@ pub(crate) struct RowReader {
     now_us: i64,
     sample_seed: u64,
     looked_at_bytes: u64,
+    seen: Seen,
     names: BytesMut,
     row_key: Bytes,
     /// What the row's cell keys start with; empty between ranges.
@@ -116,6 +117,7 @@ impl RowReader {
             now_us,
             sample_seed,
             looked_at_bytes: 0,
+            seen: Seen::default(),
             names: BytesMut::new(),
             row_key: Bytes::new(),
             row_prefix: Vec::new(),
@@ -127,6 +129,11 @@ impl RowReader {
     /// Bytes looked at so far, roughly.
     pub(crate) fn looked_at_bytes(&self) -> u64 {
         self.looked_at_bytes
+    }
+
+    /// What it has looked at so far.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen
     }
 
     /// What the cell keys of the row that was entered last start with.
@@ -165,6 +172,7 @@ impl RowReader {
     pub(crate) fn read_row(&mut self, cursor: &mut Cursor, reversed: bool) -> Result<Row> {
         let mut cells = Vec::new();
         self.looked_at_bytes += LOOK_BYTES;
+        self.seen.row_count += 1;
         if self.filter.start_row(&mut self.states, &self.row_key, self.sample_seed) {
             if reversed {
                 cursor.seek(&self.row_prefix)?;
@@ -233,6 +241,7 @@ impl RowReader {
                 return self.skip_prefix(cursor);
             }
             newer_count += 1;
+            self.seen.cell_count += 1;
             let verdict = self.filter.judge(&mut self.states, timestamp_us, value);
             if verdict.take {
                 let cell = Cell {

@@ -10,7 +10,7 @@ use lsm::{Snapshot, Tree};
 use crate::cell_key;
 use crate::error::Result;
 use crate::filter::Filter;
-use crate::row::Row;
+use crate::row::{Row, Seen};
 use crate::row_reader::{Cursor, RowReader};
 use crate::row_set::{RowRange, RowSet};
 use crate::schema::TableSchema;
@@ -52,6 +52,8 @@ pub struct ScanBatch {
     /// The last row looked at, where it lies beyond the last of `rows` because
     /// filters left nothing of it.
     pub last_scanned_row_key: Option<Bytes>,
+    /// What the step looked at, `rows` included.
+    pub seen: Seen,
     /// Whether the scan is complete.
     pub done: bool,
 }
@@ -86,6 +88,7 @@ impl RowScan {
     /// [`Error`](crate::error::Error); the scan is over.
     pub fn next_rows(&mut self, budget_bytes: usize) -> Result<ScanBatch> {
         let mut batch = ScanBatch::default();
+        let before = self.reader.seen();
         let mut row_bytes = 0;
         let look_bytes_max = self.reader.looked_at_bytes() + budget_bytes.saturating_mul(LOOK_FACTOR) as u64;
         while row_bytes < budget_bytes && self.reader.looked_at_bytes() < look_bytes_max {
@@ -109,6 +112,7 @@ impl RowScan {
             batch.last_scanned_row_key = None;
             batch.rows.push(row);
         }
+        batch.seen = self.reader.seen().since(before);
         Ok(batch)
     }
 

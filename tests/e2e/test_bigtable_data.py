@@ -20,6 +20,7 @@ from google.cloud.bigtable.data.mutations import (
     DeleteRangeFromColumn,
 )
 from google.cloud.bigtable.data.read_modify_write_rules import AppendValueRule, IncrementRule
+from google.cloud.bigtable_v2 import types
 
 from conftest import INSTANCE
 from rows import cells, keys, put, values
@@ -490,3 +491,52 @@ def test_what_is_absent_says_so_in_a_sentence(raw_data, instance_name):
     with pytest.raises(exceptions.MethodNotImplemented) as caught:
         raw_data.prepare_query(request={"instance_name": instance_name, "query": "SELECT 1"})
     assert len(caught.value.message.split()) >= 4
+
+
+# --- what newer protos have
+
+
+def set_cell(timestamp_micros, origin):
+    """A SetCell whose timestamp says where it comes from."""
+    cell = {"family_name": "cf", "column_qualifier": b"q", "value": b"v", "timestamp_micros": timestamp_micros}
+    return {"set_cell": cell, "timestamp_origin": origin}
+
+
+@pytest.mark.hayloft_only("the emulator does not know the field")
+def test_a_clients_own_timestamp_is_cut_and_a_users_is_refused(raw_data, table):
+    origins = types.Mutation.TimestampOrigin
+    request = {"table_name": table.table_name, "row_key": b"row"}
+    for origin in (origins.TIMESTAMP_ORIGIN_UNSPECIFIED, origins.USER_SPECIFIED):
+        with pytest.raises(exceptions.InvalidArgument, match="timestamp_micros: 1234567, must be a multiple of 1000"):
+            raw_data.mutate_row(request=request | {"mutations": [set_cell(1234567, origin)]})
+    raw_data.mutate_row(request=request | {"mutations": [set_cell(1234567, origins.CLIENT_AUTO_GENERATED)]})
+    entries = [{"row_key": b"bulk", "mutations": [set_cell(7654321, origins.CLIENT_AUTO_GENERATED)]}]
+    [answer] = raw_data.mutate_rows(request={"table_name": table.table_name, "entries": entries})
+    assert answer.entries[0].status.code == 0
+    assert [cell.timestamp_micros for cell in table.read_row("row")] == [1234000]
+    assert [cell.timestamp_micros for cell in table.read_row("bulk")] == [7654000]
+
+
+@pytest.mark.hayloft_only("the emulator gives none")
+def test_a_read_tells_what_it_saw_in_its_last_message(raw_data, table):
+    for row in ("a", "b", "c"):
+        table.mutate_row(row, [SetCell("cf", "q", b"v", 1000), SetCell("cf", "r", b"v", 1000)])
+    full = types.ReadRowsRequest.RequestStatsView.REQUEST_STATS_FULL
+    request = {"table_name": table.table_name, "request_stats_view": full}
+    for rows, filter_, seen, returned in [
+        ({}, {}, (3, 6), (3, 6)),
+        ({"row_keys": [b"b"]}, {"cells_per_row_limit_filter": 1}, (1, 1), (1, 1)),
+        ({}, {"value_regex_filter": b"x"}, (3, 6), (0, 0)),
+        ({"row_keys": [b"z"]}, {}, (0, 0), (0, 0)),
+    ]:
+        messages = list(raw_data.read_rows(request=request | {"rows": rows, "filter": filter_}))
+        assert not any("request_stats" in message for message in messages[:-1])
+        view = messages[-1].request_stats.full_read_stats_view
+        counts = view.read_iteration_stats
+        assert (counts.rows_seen_count, counts.cells_seen_count) == seen
+        assert (counts.rows_returned_count, counts.cells_returned_count) == returned
+        assert view.request_latency_stats.frontend_server_latency.total_seconds() > 0
+    plain = list(raw_data.read_rows(request={"table_name": table.table_name}))
+    assert not any("request_stats" in message for message in plain)
+    with pytest.raises(exceptions.InvalidArgument, match="request_stats_view: 9, "):
+        list(raw_data.read_rows(request=request | {"request_stats_view": 9}))

@@ -148,7 +148,7 @@ fn set_cell(value: Bytes) -> Mutation {
         timestamp_micros: 1_000_000,
         value,
     };
-    Mutation { mutation: Some(mutation::Mutation::SetCell(cell)) }
+    Mutation::from(mutation::Mutation::SetCell(cell))
 }
 
 fn simple(filter: Filter) -> RowFilter {

@@ -158,7 +158,7 @@ async fn what_is_not_there_or_not_built_says_so() {
     let bad = data::ReadRowsRequest { table_name: "t".to_owned(), ..data::ReadRowsRequest::default() };
     assert_eq!(stack.rows(bad).await.unwrap_err().code(), Code::InvalidArgument);
     let view =
-        data::ReadRowsRequest { authorized_view_name: "v".to_owned(), ..data::ReadRowsRequest::default() };
+        data::ReadRowsRequest { materialized_view_name: "v".to_owned(), ..data::ReadRowsRequest::default() };
     assert_eq!(stack.rows(view).await.unwrap_err().code(), Code::Unimplemented);
     let table = stack.create("t", &[]).await;
     let negative = data::ReadRowsRequest { rows_limit: -1, ..read(&table) };

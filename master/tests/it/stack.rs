@@ -187,5 +187,5 @@ pub fn set(family: &str, qualifier: &str, value: &str) -> Mutation {
         timestamp_micros: 1_000,
         value: value.as_bytes().to_vec().into(),
     };
-    Mutation { mutation: Some(Kind::SetCell(cell)) }
+    Mutation::from(Kind::SetCell(cell))
 }

@@ -123,7 +123,7 @@ async fn a_write_beyond_the_view_is_refused_and_changes_nothing() {
         mutations,
         ..MutateRowRequest::default()
     };
-    let change = |mutation| Mutation { mutation: Some(mutation) };
+    let change = |mutation| Mutation::from(mutation);
     let drop_family =
         |family: &str| change(Change::DeleteFromFamily(DeleteFromFamily { family_name: family.to_owned() }));
     for (row, mutations, expected) in [

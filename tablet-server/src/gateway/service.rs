@@ -18,6 +18,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::meters::Meters;
+use super::request_stats::RequestStats;
 use super::router::Router;
 use super::row_batches::{self, Entry};
 use super::table_scan::TableScan;
@@ -113,6 +114,7 @@ impl RowService {
         &self,
         request: data::ReadRowsRequest,
     ) -> Result<BoxStream<data::ReadRowsResponse>, Status> {
+        let stats = RequestStats::begin(request.request_stats_view)?;
         check_no_materialized_view(&request.materialized_view_name)?;
         let data::ReadRowsRequest { table_name, authorized_view_name: view, app_profile_id, .. } = &request;
         let Target { table, schema, view } = self.target(table_name, view, app_profile_id, Access::Read)?;
@@ -136,7 +138,8 @@ impl RowService {
             },
             schema,
         };
-        if let [only] = read.rows.ranges()
+        if stats.is_none()
+            && let [only] = read.rows.ranges()
             && let Some(row_key) = single_row(only)
         {
             let row = self.router.read_row(&table, &row_key, &read).await?;
@@ -144,7 +147,7 @@ impl RowService {
             return Ok(Box::pin(stream::iter(answer.into_iter().map(Ok))));
         }
         let scan = TableScan::new(Arc::clone(&self.router), table, read);
-        let mut answer = Answer { scan, ready: VecDeque::new() };
+        let mut answer = Answer { scan, ready: VecDeque::new(), stats };
         // What is wrong from the start is the call's status, not its stream's.
         answer.fill().await?;
         Ok(Box::pin(answer.into_stream(Arc::clone(&self.meters))))
@@ -353,13 +356,22 @@ impl fmt::Debug for RowService {
 struct Answer {
     scan: TableScan,
     ready: VecDeque<data::ReadRowsResponse>,
+    /// What the last message tells, where it was asked for.
+    stats: Option<RequestStats>,
 }
 
 impl Answer {
     /// Reads on if no message waits; none waits after that only where the scan is complete.
     async fn fill(&mut self) -> Result<(), Status> {
         while self.ready.is_empty() {
-            let Some(batch) = self.scan.next().await? else { return Ok(()) };
+            let Some(batch) = self.scan.next().await? else {
+                let stats = self.stats.take().map(|stats| stats.end(self.scan.seen()));
+                self.ready.extend(stats);
+                return Ok(());
+            };
+            if let Some(stats) = &mut self.stats {
+                stats.count(&batch.rows);
+            }
             self.ready.extend(chunk::responses(batch.rows));
             if let Some(last_scanned_row_key) = batch.last_scanned_row_key {
                 self.ready.push_back(data::ReadRowsResponse {

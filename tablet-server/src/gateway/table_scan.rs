@@ -13,6 +13,7 @@ use super::locator::{Location, Place};
 use super::router::{Attempts, Router};
 use crate::catalog::Table;
 use crate::error::{Error, Result};
+use crate::row::Seen;
 use crate::row_scan::ScanBatch;
 use crate::row_server::{ReadRequest, TabletScan};
 use crate::row_set::RowRange;
@@ -30,6 +31,7 @@ pub struct TableScan {
     tablet: Option<(Arc<Location>, Box<dyn TabletScan>)>,
     attempts: Attempts,
     step_bytes: usize,
+    seen: Seen,
 }
 
 impl TableScan {
@@ -37,7 +39,13 @@ impl TableScan {
     pub fn new(router: Arc<Router>, table: Arc<Table>, request: ReadRequest) -> Self {
         let attempts = Attempts::new();
         // The first rows come without a change of threads.
-        Self { router, table, rest: request, tablet: None, attempts, step_bytes: INLINE_STEP_BYTES }
+        let (tablet, step_bytes, seen) = (None, INLINE_STEP_BYTES, Seen::default());
+        Self { router, table, rest: request, tablet, attempts, step_bytes, seen }
+    }
+
+    /// What it has looked at so far.
+    pub fn seen(&self) -> Seen {
+        self.seen
     }
 
     /// The next rows; none once the scan is complete.
@@ -72,6 +80,7 @@ impl TableScan {
         }
         let (location, scan) = self.tablet.as_mut().expect("a tablet is open");
         let batch = scan.next_rows(self.step_bytes).await?;
+        self.seen += batch.seen;
         let reached = batch.last_scanned_row_key.clone().or_else(|| Some(batch.rows.last()?.key.clone()));
         let location = Arc::clone(location);
         if let Some(limit) = &mut self.rest.options.rows_limit {

@@ -49,7 +49,7 @@ fn schema() -> Arc<TableSchema> {
 
 fn write(row: &'static str) -> RowMutations {
     let cell = SetCell { family_name: "f".to_owned(), value: "v".into(), ..SetCell::default() };
-    let mutation = data::Mutation { mutation: Some(Kind::SetCell(cell)) };
+    let mutation = data::Mutation::from(Kind::SetCell(cell));
     RowMutations::check(&schema(), "mutations", row.into(), vec![mutation]).unwrap()
 }
 
@@ -131,7 +131,7 @@ async fn a_range_is_dropped_within_the_tablet_to_the_last_possible_row() {
     server.create_tablet(assignment("b", "")).await.unwrap();
     let last = Box::leak(Box::new([u8::MAX; 4 << 10]));
     let cell = SetCell { family_name: "f".to_owned(), ..SetCell::default() };
-    let mutation = data::Mutation { mutation: Some(Kind::SetCell(cell)) };
+    let mutation = data::Mutation::from(Kind::SetCell(cell));
     let last = RowMutations::check(&schema(), "mutations", Bytes::from_static(last), vec![mutation]).unwrap();
     for row in [write("b"), write("c"), last] {
         server.mutate_row(TABLET, &row).await.unwrap();

@@ -158,7 +158,7 @@ fn delete_row() -> data::Mutation {
 }
 
 fn mutation(mutation: Mutation) -> data::Mutation {
-    data::Mutation { mutation: Some(mutation) }
+    data::Mutation::from(mutation)
 }
 
 fn filter(kind: Kind) -> data::RowFilter {
