@@ -84,6 +84,12 @@ const SECONDS_BUCKETS: [f64; 18] = [
 /// scrape, or this timer where nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What this process has spent on processors so far, all of them together;
+/// none where the system does not tell.
+pub fn process_cpu_time() -> Option<Duration> {
+    process::cpu_time()
+}
+
 /// The process's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Telemetry {

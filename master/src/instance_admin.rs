@@ -6,6 +6,7 @@
 
 mod app_profiles;
 mod clusters;
+mod hot_tablets;
 
 use std::fmt;
 use std::sync::Arc;
@@ -225,6 +226,13 @@ impl BigtableInstanceAdmin for InstanceAdmin {
         request: Request<admin::DeleteAppProfileRequest>,
     ) -> Result<Response<()>, Status> {
         self.delete_app_profile(&request.get_ref().name).await.map(Response::new)
+    }
+
+    async fn list_hot_tablets(
+        &self,
+        request: Request<admin::ListHotTabletsRequest>,
+    ) -> Result<Response<admin::ListHotTabletsResponse>, Status> {
+        self.list_hot_tablets(request.into_inner()).await.map(Response::new)
     }
 
     async fn get_iam_policy(

@@ -14,6 +14,7 @@
 //! - [`resource_ids`], [`table_rules`], [`authorized_view_rules`], [`instance_rules`],
 //!   [`cluster_rules`], [`app_profile_rules`]: what each of them may look like.
 //! - [`policies`], [`policy_rules`]: who may do what with them, as far as that is recorded.
+//! - [`load`]: which tablets keep the servers busy.
 //! - [`operations`], [`operation_filter`]: what became of requests, for clients that ask again.
 //! - [`table_admin`], [`instance_admin`]: Google's admin API in front of it, and
 //!   its lists in [`pages`].
@@ -27,6 +28,7 @@ pub mod instance_admin;
 pub mod instance_record;
 pub mod instance_rules;
 pub mod instances;
+pub mod load;
 pub mod master;
 pub mod metadata_writer;
 pub mod operation_filter;

@@ -12,22 +12,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cluster::lock_service::{Expect, LockService, LockSession};
-use cluster::{Epoch, ServerId};
+use cluster::{Epoch, ServerId, telemetry};
 use prost::Message;
-use tablet_server::Servers;
 use tablet_server::control::TabletControl;
 use tablet_server::gateway::Router;
 use tablet_server::metadata::{self, METADATA_TABLE, ROOT_RECORD_KEY, RootRecord, TabletRecord};
 use tablet_server::row_set::RowRange;
 use tablet_server::schema::{TableId, TabletId};
 use tablet_server::table_record::{self, BadTableRecord, TableRecord, TableState};
+use tablet_server::{Catalog, Servers};
 use tokio::sync::Mutex;
 
 use crate::assignment::{Action, Cluster, Event, assignment_of};
 use crate::error::{Error, Result};
+use crate::load::{HotTablet, LoadHistory, Sample};
 use crate::metadata_writer::MetadataWriter;
 
 /// The master's lock.
@@ -47,6 +50,7 @@ pub struct Master {
     pub(crate) metadata: MetadataWriter,
     /// Held while tables or tablets change, one change at a time.
     pub(crate) cluster: Mutex<Cluster>,
+    load: parking_lot::Mutex<LoadHistory>,
     session: Box<dyn LockSession>,
 }
 
@@ -85,15 +89,58 @@ impl Master {
             servers,
             router,
             cluster: Mutex::default(),
+            load: parking_lot::Mutex::default(),
             session,
         };
         master.adopt().await?;
+        master.note_load().await?;
         Ok(Arc::new(master))
     }
 
     /// The epoch of this master's lock.
     pub fn epoch(&self) -> Epoch {
         self.session.epoch()
+    }
+
+    /// Remembers which tablets have kept the servers busy since the last call; to be called each minute.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn note_load(&self) -> Result<()> {
+        let sample = self.sample_load().await?;
+        self.load.lock().learn(sample);
+        Ok(())
+    }
+
+    /// Tablets of tables for which `is_asked` that were hot in a window that
+    /// began from `start` on and before `end`, the hottest first.
+    pub(crate) async fn hot_tablets(
+        &self,
+        start: SystemTime,
+        end: SystemTime,
+        is_asked: impl Fn(TableId) -> bool,
+    ) -> Result<Vec<HotTablet>> {
+        let now = self.sample_load().await?;
+        Ok(self.load.lock().hot(&now, start, end, is_asked))
+    }
+
+    async fn sample_load(&self) -> Result<Sample> {
+        let mut tablets = Vec::new();
+        for server in self.servers.controls() {
+            tablets.extend(server.tablets().await?);
+        }
+        Ok(Sample {
+            at: SystemTime::now(),
+            cpu: telemetry::process_cpu_time().unwrap_or_default(),
+            cpu_count: std::thread::available_parallelism().map_or(1, NonZero::get),
+            tablets,
+        })
+    }
+
+    /// The tables that exist.
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
+        self.router.catalog()
     }
 
     async fn adopt(&self) -> Result<()> {

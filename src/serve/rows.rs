@@ -1,6 +1,7 @@
 //! Tablet server, master and gateway, wired to each other inside the process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::ServerId;
 use cluster::lock_service::LockService;
@@ -9,6 +10,8 @@ use row_api::client::{self, RowClient};
 use tablet_server::control::TabletStats;
 use tablet_server::gateway::{Caller, Locator, Router, RowService};
 use tablet_server::{Catalog, Servers, TabletServer, TabletServerOptions, system_clock};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tonic::service::Routes;
 
 use super::ServeError;
@@ -52,6 +55,8 @@ pub(super) struct Rows {
     tablet_server: Arc<TabletServer>,
     master: Arc<Master>,
     router: Arc<Router>,
+    /// Has the master look at the tablets' load.
+    minutes: JoinHandle<()>,
 }
 
 impl Rows {
@@ -80,7 +85,9 @@ impl Rows {
         let locator = Locator::new(Arc::clone(&lock_service), Arc::clone(&servers), &catalog);
         let router = Arc::new(Router::new(locator, catalog));
         let master = Master::start(lock_service, servers, Arc::clone(&router)).await;
-        Ok(Self { tablet_server, master: master.map_err(ServeError::Master)?, router })
+        let master = master.map_err(ServeError::Master)?;
+        let minutes = tokio::spawn(note_load_each_minute(Arc::clone(&master)));
+        Ok(Self { tablet_server, master, router, minutes })
     }
 
     /// The services at the Bigtable door.
@@ -110,6 +117,18 @@ impl Rows {
 
     /// Syncs the commit log and stops serving rows. Call it when nobody asks for any more.
     pub(super) async fn close(&self) -> Result<(), ServeError> {
+        self.minutes.abort();
         self.tablet_server.close().await.map_err(ServeError::Close)
+    }
+}
+
+async fn note_load_each_minute(master: Arc<Master>) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        minutes.tick().await;
+        if let Err(error) = master.note_load().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the tablets' load is unknown");
+        }
     }
 }

@@ -31,6 +31,8 @@ pub struct TabletStats {
     pub memtable_bytes: u64,
     /// Bytes of its SSTables.
     pub sstable_bytes: u64,
+    /// Rows that it has read and written since it was loaded.
+    pub row_count: u64,
 }
 
 /// The master's side of a tablet server.

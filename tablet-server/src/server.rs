@@ -156,6 +156,13 @@ impl TabletServer {
         self.tablets.read().get(&id).cloned().ok_or(Error::NotServed { tablet: id })
     }
 
+    /// The tablet for a request that reads or writes so many of its rows.
+    fn tablet_for(&self, id: TabletId, row_count: usize) -> Result<Arc<Tablet>> {
+        let tablet = self.tablet(id)?;
+        tablet.count_rows(row_count as u64);
+        Ok(tablet)
+    }
+
     fn admit(&self) -> Result<SemaphorePermit<'_>> {
         self.requests
             .try_acquire()
@@ -238,12 +245,12 @@ impl TabletControl for TabletServer {
 impl RowServer for TabletServer {
     async fn mutate_row(&self, tablet: TabletId, row: &RowMutations) -> Result<()> {
         let _permit = self.admit()?;
-        self.tablet(tablet)?.mutate_row(row).await
+        self.tablet_for(tablet, 1)?.mutate_row(row).await
     }
 
     async fn mutate_rows(&self, tablet: TabletId, rows: &[RowMutations]) -> Result<Vec<RowsOutcome>> {
         let _permit = self.admit()?;
-        self.tablet(tablet)?.mutate_rows(rows).await
+        self.tablet_for(tablet, rows.len())?.mutate_rows(rows).await
     }
 
     async fn check_and_mutate(
@@ -253,7 +260,7 @@ impl RowServer for TabletServer {
         request: &CheckAndMutate,
     ) -> Result<bool> {
         let _permit = self.admit()?;
-        self.tablet(tablet)?.check_and_mutate(schema, request).await
+        self.tablet_for(tablet, 1)?.check_and_mutate(schema, request).await
     }
 
     async fn read_modify_write(
@@ -263,18 +270,19 @@ impl RowServer for TabletServer {
         request: &ReadModifyWrite,
     ) -> Result<data::Row> {
         let _permit = self.admit()?;
-        self.tablet(tablet)?.read_modify_write(schema, request).await
+        self.tablet_for(tablet, 1)?.read_modify_write(schema, request).await
     }
 
     async fn read_row(&self, tablet: TabletId, row_key: &[u8], request: &ReadRequest) -> Result<Option<Row>> {
         let _permit = self.admit()?;
-        self.tablet(tablet)?.read_row(row_key, request)
+        self.tablet_for(tablet, 1)?.read_row(row_key, request)
     }
 
     async fn scan(&self, tablet: TabletId, request: ReadRequest) -> Result<Box<dyn TabletScan>> {
         let permit = self.admit_scan()?;
-        let scan = self.tablet(tablet)?.scan(request)?;
-        Ok(Box::new(LocalScan { scan: Some(scan), _permit: permit }))
+        let tablet = self.tablet(tablet)?;
+        let scan = tablet.scan(request)?;
+        Ok(Box::new(LocalScan { scan: Some(scan), tablet, _permit: permit }))
     }
 
     async fn sample_bytes(&self, tablet: TabletId) -> Result<u64> {
@@ -295,6 +303,7 @@ impl fmt::Debug for TabletServer {
 struct LocalScan {
     /// Away only while a step runs, and for good if that step was given up.
     scan: Option<RowScan>,
+    tablet: Arc<Tablet>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -313,7 +322,9 @@ impl TabletScan for LocalScan {
             blocking(step).await?
         };
         self.scan = Some(scan);
-        batch
+        let batch = batch?;
+        self.tablet.count_rows(batch.seen.row_count);
+        Ok(batch)
     }
 }
 

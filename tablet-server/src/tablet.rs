@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lsm::{Candidate, Commit, Decision, Engine, KeepDecision, Tree, TreeFormat, TreeId, WriteBatch};
@@ -59,6 +59,8 @@ pub(crate) struct Tablet {
     gate: RwLock<()>,
     /// Set under the gate, once and for all.
     closed: AtomicBool,
+    /// Rows read and written, for those who balance load.
+    row_count: AtomicU64,
 }
 
 /// The tree that holds `tablet`'s cells.
@@ -81,12 +83,18 @@ impl Tablet {
             Some(table) => gc::keep_decisions(table.schema(), Arc::clone(&clock))(),
             None => Box::new(KeepAll),
         }));
-        Self { assignment, tree, around, gate: RwLock::new(()), closed: AtomicBool::new(false) }
+        let (closed, row_count) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { assignment, tree, around, gate: RwLock::new(()), closed, row_count }
     }
 
     /// The tablet, its rows and its ownership.
     pub(crate) fn assignment(&self) -> &Assignment {
         &self.assignment
+    }
+
+    /// Counts rows that were read or are to be written.
+    pub(crate) fn count_rows(&self, count: u64) {
+        self.row_count.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Figures of the tablet now.
@@ -96,6 +104,7 @@ impl Tablet {
             assignment: self.assignment.clone(),
             memtable_bytes: stats.memtable_bytes,
             sstable_bytes: stats.sstable_bytes,
+            row_count: self.row_count.load(Ordering::Relaxed),
         }
     }
 

@@ -2,18 +2,20 @@
 
 import itertools
 import re
+import time
 
 import pytest
 from google.api_core import exceptions
 from google.cloud.bigtable import Client, enums
-from google.cloud.bigtable.data import BigtableDataClient, SetCell
+from google.cloud.bigtable.data import BigtableDataClient, ReadRowsQuery, RowMutationEntry, SetCell
 from google.cloud.bigtable.data.read_modify_write_rules import IncrementRule
+from google.cloud.bigtable.data.row_filters import ValueRegexFilter
 from google.cloud.bigtable_admin_v2 import types
 from google.iam.v1 import policy_pb2
 from google.protobuf import field_mask_pb2
 from google.type import expr_pb2
 
-from conftest import PROJECT, create_table, instance_admin, table_admin
+from conftest import INSTANCE, PROJECT, create_table, instance_admin, table_admin
 
 pytestmark = pytest.mark.hayloft_only("the emulator serves no instances")
 
@@ -494,3 +496,35 @@ def test_instances_profiles_and_operations_survive_a_kill(new_server, monkeypatc
             assert [cell.value for cell in row] == [name.encode()]
         with pytest.raises(exceptions.NotFound, match="App profile not found"):
             client.get_table("kept-instance-2", "t", app_profile_id="kept").read_row("row")
+
+
+# --- load
+
+
+def test_hot_tablets_are_those_that_were_read(new_server, monkeypatch):
+    server = new_server().start()
+    monkeypatch.setenv("BIGTABLE_EMULATOR_HOST", server.bigtable)
+    instances, admin = instance_admin(server.bigtable), table_admin(server.bigtable)
+    busy = create_table(admin, "busy", splits=[b"m"])
+    create_table(admin, "idle")
+    parent = instances.list_clusters(parent=f"{PARENT}/instances/{INSTANCE}").clusters[0].name
+    hot, deadline = [], time.monotonic() + 30
+    with BigtableDataClient(project=PROJECT) as client, client.get_table(INSTANCE, "busy") as table:
+        table.bulk_mutate_rows([RowMutationEntry(f"row{n}", SetCell("cf", "q", b"v" * 100)) for n in range(5000)])
+        while not hot and time.monotonic() < deadline:
+            for _ in range(50):
+                # Work for the server alone: all rows are looked at, and none is returned.
+                assert not table.read_rows(ReadRowsQuery(row_filter=ValueRegexFilter(b"(.*x){3}")))
+            hot = list(instances.list_hot_tablets(parent=parent))
+    assert [(tablet.table_name, tablet.start_key, tablet.end_key) for tablet in hot] == [(busy.name, "m", "")]
+    assert 1 <= hot[0].node_cpu_usage_percent <= 100 and hot[0].start_time < hot[0].end_time
+    assert hot[0].name.startswith(f"{parent}/hotTablets/")
+    for change, outcome in [
+        ({"parent": f"{parent}-not"}, exceptions.NotFound),
+        ({"parent": PARENT}, exceptions.InvalidArgument),
+        ({"page_size": -1}, exceptions.InvalidArgument),
+        ({"start_time": {"seconds": 1}}, exceptions.InvalidArgument),
+        ({"start_time": hot[0].end_time, "end_time": hot[0].start_time}, exceptions.InvalidArgument),
+    ]:
+        with pytest.raises(outcome):
+            list(instances.list_hot_tablets(request={"parent": parent} | change))

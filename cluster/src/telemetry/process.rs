@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::time::Duration;
 
 /// Clock ticks a second in `/proc`: `USER_HZ`, which Linux fixes for all
 /// architectures that Rust's standard library supports.
@@ -54,6 +55,12 @@ pub(super) fn render(text: &mut String) {
         "When the process started, in seconds since 1970.",
         stat.zip(boot).map(|(stat, boot)| boot + stat.start_seconds),
     );
+}
+
+/// User and system CPU time spent.
+pub(super) fn cpu_time() -> Option<Duration> {
+    let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    Duration::try_from_secs_f64(stat.cpu_seconds).ok()
 }
 
 /// What `/proc/self/stat` says.

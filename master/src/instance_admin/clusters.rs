@@ -131,7 +131,7 @@ impl InstanceAdmin {
     }
 }
 
-fn view_in(name: &ClusterName, record: &InstanceRecord) -> Result<admin::Cluster, Status> {
+pub(super) fn view_in(name: &ClusterName, record: &InstanceRecord) -> Result<admin::Cluster, Status> {
     record.clusters.get(&name.cluster).map(|cluster| view(name, cluster)).ok_or_else(|| not_found(name))
 }
 

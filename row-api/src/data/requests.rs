@@ -114,8 +114,8 @@ mod tests {
                 app_profile_id: "profile".to_owned(),
                 row_key: "row".into(),
                 predicate_filter: Some($filter),
-                true_mutations: vec![Mutation::default(), Mutation::default()],
-                false_mutations: vec![Mutation::default()],
+                true_mutations: vec![$data::Mutation::default(), $data::Mutation::default()],
+                false_mutations: vec![$data::Mutation::default()],
             };
             (read, check)
         }};
