@@ -126,7 +126,7 @@ const SCHEMA_BUNDLE: &str =
 const SNAPSHOT: &str =
     "Snapshots gave way to backups in Google's service too: use CreateBackup and RestoreTable.";
 const MEMORY_LAYER: &str =
-    "Reads are served from the block cache of each tablet server: set its size by rows.block_cache.";
+    "Reads are served from the block cache of each tablet server: set its memory by rows.memory.";
 
 fn snake_case(name: &str) -> String {
     let mut snake = String::new();
