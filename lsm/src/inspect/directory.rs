@@ -183,7 +183,7 @@ impl Verdict {
         let mut unknown = None;
         let found = survey(fs, &layout.log, &mut |segment, offset, record| {
             for operation in Operations::new(record.batch).flatten() {
-                if !known.contains(&operation.tree) {
+                if !operation.is_marker() && !known.contains(&operation.tree) {
                     unknown.get_or_insert((segment, offset));
                 }
             }

@@ -6,17 +6,19 @@
 //! survives, and recovers that. So a workload runs once, whatever the number of
 //! its operations.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use lsm::inspect::directory;
 use lsm::{Background, Options};
-use vfs::SimulatedFileSystem;
+use vfs::{FileSystem, SimulatedFileSystem};
 
 use crate::engine::inline_options;
 use crate::history::model::Transcript;
 use crate::history::recovered::{Reached, go_on, verify};
 use crate::history::settings::Settings;
-use crate::history::subject::{Checked, Failure, Progress, Subject};
+use crate::history::subject::{Checked, DIR, Failure, Progress, Subject, wrong};
 use crate::history::workload::workload;
 use crate::seeds::seed_factor;
 
@@ -76,12 +78,19 @@ impl Sweep {
                 *taken.lock().expect("nobody panics with it") = Some((number, fs.image(survival)));
             }
         });
+        let looks_offline = survival.is_multiple_of(11);
+        if looks_offline {
+            verify_offline(&image)?;
+        }
         let engine = verify(&image, RECOVERY_EPOCH, &options(), &self.expected, reached)?;
         let second = within.lock().expect("nobody panics with it").take();
         if survival.is_multiple_of(7) {
             go_on(&image, engine, RECOVERY_EPOCH + survival % 2, &options())?;
         } else {
             drop(engine);
+            if looks_offline {
+                verify_offline(&image)?;
+            }
         }
         let Some((again, second)) = second else { return Ok(()) };
         self.nested_cuts.fetch_add(1, Ordering::Relaxed);
@@ -91,6 +100,15 @@ impl Sweep {
             Failure::Wrong(format!("cut again before operation {again} of the recovery: {failure}"))
         })
     }
+}
+
+/// Power cuts are no damage to who looks at the directory without opening it.
+fn verify_offline(fs: &SimulatedFileSystem) -> Checked<()> {
+    if !fs.exists(&Path::new(DIR).join("tables")).map_err(lsm::Error::from)? {
+        return Ok(());
+    }
+    let verdict = directory::verify(fs, Path::new(DIR), |_| {})?;
+    if verdict.damages.is_empty() { Ok(()) } else { wrong(format!("{:?}", verdict.damages)) }
 }
 
 /// A number that looks random (the finalizer of SplitMix64).
