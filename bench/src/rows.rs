@@ -50,6 +50,9 @@ pub(crate) struct Plan {
     /// Only workloads whose name contains one of these.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Hayloft alone, as for a profile.
+    #[arg(long)]
+    alone: bool,
 }
 
 impl Plan {

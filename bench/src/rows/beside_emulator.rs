@@ -50,7 +50,7 @@ pub(super) async fn run(binary: &Path, plan: &Plan) -> Outcome<Vec<String>> {
         return Ok(Vec::new());
     }
     let hayloft = Hayloft::start(binary)?;
-    let peer = Peer::cbtemulator()?;
+    let peer = if plan.alone { None } else { Peer::cbtemulator()? };
     let tables = sides(&hayloft, peer.as_ref(), if plan.quick { 20_000 } else { 100_000 }).await?;
     let mut ratios = Vec::new();
     for (workload, call, connections) in wanted {
@@ -60,7 +60,7 @@ pub(super) async fn run(binary: &Path, plan: &Plan) -> Outcome<Vec<String>> {
             .zip(targets)
             .map(|(side, target)| Side { name: side.name, target, process: side.process })
             .collect();
-        if call == Call::Write && connections == 1 {
+        if call == Call::Write && connections == 1 && !plan.alone {
             sides.push(Side { name: "fdatasync", target: Target::Disk, process: None });
         }
         let workers = async |target: &Target| workers(target, call, connections).await;
