@@ -1,18 +1,31 @@
 //! The Bigtable door: gRPC connections, each an HTTP/2 connection of its own.
 
+mod first_here;
+mod gathered;
 mod in_flight;
+mod row_calls;
 
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use cluster::{Door, Shutdown};
+use http_body_util::Either;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use row_api::data::bigtable_server::Bigtable;
 use tokio::time::timeout;
+use tonic::codegen::StdError;
 use tonic::service::Routes;
 
+use first_here::FirstHere;
+use gathered::Gathered;
 use in_flight::{AnswerBody, InFlight, RequestBody};
+use row_calls::RowCall;
 
 /// Calls under way at once on one connection.
 const STREAMS_MAX: u32 = 1024;
@@ -26,21 +39,44 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// connection, and can end it in order, only from its first bytes on.
 const FIRST_BYTE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves `routes` until `shutdown` begins; connections then finish the calls
-/// they have. Bodies of requests take `in_flight_bytes_max` bytes at most.
-pub(crate) async fn serve(door: Door, routes: Routes, in_flight_bytes_max: u64, shutdown: Shutdown) {
-    serve_within(door, routes, Arc::new(InFlight::new(in_flight_bytes_max)), shutdown).await;
+/// Serves `rows`, and what else is in `routes`, until `shutdown` begins;
+/// connections then finish the calls they have. Bodies of requests take
+/// `in_flight_bytes_max` bytes at most.
+pub(crate) async fn serve<T: Bigtable>(
+    door: Door,
+    rows: T,
+    routes: Routes,
+    in_flight_bytes_max: u64,
+    shutdown: Shutdown,
+) {
+    serve_within(door, rows, routes, Arc::new(InFlight::new(in_flight_bytes_max)), shutdown).await;
 }
 
-async fn serve_within(door: Door, routes: Routes, in_flight: Arc<InFlight>, shutdown: Shutdown) {
-    let routes = TowerToHyperService::new(routes.prepare());
+async fn serve_within<T: Bigtable>(
+    door: Door,
+    rows: T,
+    routes: Routes,
+    in_flight: Arc<InFlight>,
+    shutdown: Shutdown,
+) {
+    let (rows, routes) = (Arc::new(rows), TowerToHyperService::new(routes.prepare()));
     let stop = shutdown.clone();
     door.serve(shutdown, move |stream, peer| {
-        let (routes, in_flight) = (routes.clone(), Arc::clone(&in_flight));
+        let (rows, routes, in_flight) = (Arc::clone(&rows), routes.clone(), Arc::clone(&in_flight));
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let charge = in_flight.begin();
-            let answer = routes.call(request.map(|body| RequestBody::new(body, Arc::clone(&charge))));
-            async move { answer.await.map(|answer| answer.map(|body| AnswerBody::new(body, charge))) }
+            let request = request.map(|body| RequestBody::new(body, Arc::clone(&charge)));
+            let answering = match RowCall::of(&request) {
+                Some(call) => Either::Left(call.answer(Arc::clone(&rows), request)),
+                None => Either::Right(routes.call(request)),
+            };
+            async move {
+                let body = match answering {
+                    Either::Left(answering) => answering.await.map(Either::Left),
+                    Either::Right(answering) => answering.await?.map(Either::Right),
+                };
+                Ok::<_, Infallible>(body.map(|body| AnswerBody::new(body, charge)))
+            }
         });
         let stop = stop.clone();
         async move {
@@ -54,7 +90,9 @@ async fn serve_within(door: Door, routes: Routes, in_flight: Arc<InFlight>, shut
                 }
                 () = stop.begun() => return,
             }
-            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            let (stream, executor) = (Gathered::new(stream), FirstHere::default());
+            let connection = hyper::server::conn::http2::Builder::new(executor.clone())
+                .auto_date_header(false)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -62,17 +100,24 @@ async fn serve_within(door: Door, routes: Routes, in_flight: Arc<InFlight>, shut
                 .max_frame_size(1 << 18)
                 .keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE)
-                .serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.begun() => {
+                .serve_connection(TokioIo::new(stream.clone()), service);
+            let (mut connection, mut stopping) = (pin!(connection), pin!(stop.begun()));
+            let mut is_stopping = false;
+            let ended = poll_fn(|context| {
+                if !is_stopping && stopping.as_mut().poll(context).is_ready() {
+                    is_stopping = true;
                     connection.as_mut().graceful_shutdown();
-                    connection.await
                 }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a gRPC connection broke");
+                executor.begin();
+                let ended = connection.as_mut().poll(context);
+                // A peer that takes nothing wakes the task, or fails it, when it does.
+                match stream.poll_send(context) {
+                    Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error.into())),
+                    _ => ended.map_err(StdError::from),
+                }
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%peer, error = &*error, "a gRPC connection broke");
             }
         }
     })
@@ -83,7 +128,7 @@ async fn serve_within(door: Door, routes: Routes, in_flight: Arc<InFlight>, shut
 mod tests {
     use cluster::DoorOptions;
     use row_api::client::{RowClient, connect_lazy};
-    use row_api::data::bigtable_server::{Bigtable, BigtableServer};
+    use row_api::data::bigtable_server::BigtableServer;
     use row_api::data::{MutateRowRequest, MutateRowResponse};
     use tokio::sync::{Semaphore, mpsc};
     use tonic::transport::Endpoint;
@@ -92,6 +137,7 @@ mod tests {
     use super::*;
 
     /// Says that a request has arrived, and keeps it until told to go on.
+    #[derive(Clone)]
     struct Waiting {
         arrived: mpsc::UnboundedSender<usize>,
         go_on: Arc<Semaphore>,
@@ -129,10 +175,10 @@ mod tests {
         let (arrived, mut arrivals) = mpsc::unbounded_channel();
         let go_on = Arc::new(Semaphore::new(0));
         let service = Waiting { arrived, go_on: Arc::clone(&go_on) };
-        let routes = Routes::new(BigtableServer::new(service).max_decoding_message_size(64 << 20));
+        let routes = Routes::new(BigtableServer::new(service.clone()));
         let in_flight = Arc::new(InFlight::new(1 << 20));
         let shutdown = Shutdown::new();
-        tokio::spawn(serve_within(door, routes, Arc::clone(&in_flight), shutdown.clone()));
+        tokio::spawn(serve_within(door, service, routes, Arc::clone(&in_flight), shutdown.clone()));
 
         // Two calls on connections of their own hold most of the room.
         let held: Vec<_> = [client(), client()]

@@ -27,6 +27,7 @@ use crate::console::{self, Console};
 use doors::Doors;
 use home::Home;
 use rows::Rows;
+use tablet_server::gateway::Caller;
 
 /// Why the process could not serve, or could not stop in order.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,8 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     tokio::spawn(async move { served.serve(doors.photos, stop).await });
     tokio::spawn(bigtable_door::serve(
         doors.bigtable,
-        rows.public_routes(),
+        rows.service(Caller::Public),
+        rows.routes(Caller::Public),
         config.in_flight_bytes_max,
         shutdown.clone(),
     ));

@@ -90,19 +90,19 @@ impl Rows {
         Ok(Self { tablet_server, master, router, minutes })
     }
 
-    /// The services at the Bigtable door.
-    pub(super) fn public_routes(&self) -> Routes {
-        self.routes(Caller::Public)
-    }
-
     /// A client for the process's other roles, which passes no socket.
     pub(super) fn client(&self) -> RowClient {
         RowClient::new(client::in_process(self.routes(Caller::Role)))
     }
 
-    fn routes(&self, caller: Caller) -> Routes {
-        let rows = RowService::new(Arc::clone(&self.router), system_clock(), caller);
-        master::add_services(Routes::new(rows.into_server()), &self.master, caller)
+    /// The row service as it is for `caller`.
+    pub(super) fn service(&self, caller: Caller) -> RowService {
+        RowService::new(Arc::clone(&self.router), system_clock(), caller)
+    }
+
+    /// All services of Bigtable's API as they are for `caller`.
+    pub(super) fn routes(&self, caller: Caller) -> Routes {
+        master::add_services(Routes::new(self.service(caller).into_server()), &self.master, caller)
     }
 
     /// Brings the gauges of the tablets up to date.
