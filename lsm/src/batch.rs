@@ -43,6 +43,12 @@ impl WriteBatch {
         Self::default()
     }
 
+    /// A batch without writes that has room for `bytes` of them, as [`WriteBatch::bytes`] counts.
+    /// Its buffer lives on in memtables: what it has too much stays allocated as long.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { encoded: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     /// Sets `key` to `value` in `tree`.
     pub fn put(&mut self, tree: TreeId, key: &[u8], value: &[u8]) {
         self.push(Kind::Put, tree, key, Some(value));

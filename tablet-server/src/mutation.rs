@@ -17,6 +17,10 @@ use crate::{cell_key, limits};
 /// A SetCell's timestamp that asks for the server's clock.
 const SERVER_CLOCK: i64 = -1;
 
+/// What a write takes in a batch beyond row key, qualifier and value: kind, tree,
+/// two lengths, escapes' ends, family and timestamp.
+const OPERATION_BYTES: usize = 24;
+
 /// Checked mutations of one row, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowMutations {
@@ -86,6 +90,12 @@ impl RowMutations {
         self.operations.iter().any(|operation| matches!(operation, Operation::Set { timestamp_us: None, .. }))
     }
 
+    /// Bytes that the writes take in a batch; a little more or less, where keys hold zero bytes.
+    pub fn bytes(&self) -> usize {
+        let row_bytes = self.row_key.len();
+        self.operations.iter().map(|operation| OPERATION_BYTES + row_bytes + operation.data_bytes()).sum()
+    }
+
     /// Adds the writes to `batch`, for the tree that holds the row. Cells
     /// without a timestamp of their own get `now_us`, cut to the millisecond.
     pub fn encode(&self, tree: TreeId, now_us: i64, batch: &mut WriteBatch) {
@@ -99,6 +109,15 @@ impl RowMutations {
 }
 
 impl Operation {
+    /// Bytes of its qualifier and value.
+    fn data_bytes(&self) -> usize {
+        match self {
+            Self::Set { qualifier, value, .. } => qualifier.len() + value.len(),
+            Self::DeleteColumn { qualifier, .. } => 2 * qualifier.len(),
+            Self::DeleteFamily(_) | Self::DeleteRow => 0,
+        }
+    }
+
     fn check(
         schema: &TableSchema,
         field: &std::fmt::Arguments<'_>,

@@ -170,7 +170,7 @@ impl Tablet {
                 commits.push((first..next, Err(self.not_served())));
                 continue;
             }
-            let mut batch = WriteBatch::new();
+            let mut batch = WriteBatch::with_capacity(batch_bytes(&rows[first..]));
             while is_here(next) && (next == first || batch.bytes() < BATCH_BYTES) {
                 rows[next].encode(self.tree.id(), now_us, &mut batch);
                 next += 1;
@@ -316,6 +316,18 @@ impl fmt::Debug for Tablet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tablet").field("assignment", &self.assignment).finish_non_exhaustive()
     }
+}
+
+/// Bytes that the first of `rows` take together, as many as go into one batch.
+fn batch_bytes(rows: &[RowMutations]) -> usize {
+    let mut bytes = 0;
+    for row in rows {
+        bytes += row.bytes();
+        if bytes >= BATCH_BYTES {
+            break;
+        }
+    }
+    bytes
 }
 
 /// Waits until `commit` is durable, without a thread.
