@@ -195,9 +195,7 @@ impl FrameReader {
         if preludes.contains(&found) {
             return Ok(Some(reader));
         }
-        let magic = |prelude: &Prelude| prelude[..PRELUDE_BYTES - 1] == found[..PRELUDE_BYTES - 1];
-        let other_version = preludes.iter().any(magic) && found[PRELUDE_BYTES - 1] != 0;
-        if other_version || reader.frame_after(0)?.is_some() {
+        if is_other_version(found, preludes) || reader.frame_after(0)?.is_some() {
             return Err(Damage("magic or version is not one this program knows").at(path, 0));
         }
         Ok(None)
@@ -330,6 +328,12 @@ impl FrameReader {
         let mut starts = (0..rest.len()).map(|at| (at, start + at as u64));
         Ok(starts.find(|(at, start)| frame_at(&rest[*at..], self.id, *start)).map(|(_, start)| start))
     }
+}
+
+/// Whether `found` has the magic of `preludes` and another version than theirs.
+pub(crate) fn is_other_version(found: Prelude, preludes: &[Prelude]) -> bool {
+    let magic = |prelude: &Prelude| prelude[..PRELUDE_BYTES - 1] == found[..PRELUDE_BYTES - 1];
+    !preludes.contains(&found) && preludes.iter().any(magic) && found[PRELUDE_BYTES - 1] != 0
 }
 
 /// Whether `bytes`, which stand at `offset` of the file `id`, start with a frame that holds.

@@ -2,6 +2,7 @@
 //! and must return, whatever they are, without having allocated much more.
 //! Checksums are left out, since a fuzzer would never get past them.
 
+mod damaged_log;
 #[cfg(test)]
 mod replay;
 
@@ -23,15 +24,18 @@ use crate::sstable::format::{FOOTER_BYTES, Footer, FormatVersion};
 use crate::sstable::{FilterHash, Properties, filter, format};
 use crate::{FileId, FilterKey, FilterKind, varint};
 
+pub use self::damaged_log::damaged_log;
+
 /// Takes any bytes, and returns.
 pub type Decoder = fn(&[u8]);
 
 /// Each decoder and the name of its fuzz target.
-pub const TARGETS: [(&str, Decoder); 11] = [
+pub const TARGETS: [(&str, Decoder); 12] = [
     ("batch", batch),
     ("block", block),
     ("block_envelope", block_envelope),
     ("block_index", block_index),
+    ("damaged_log", damaged_log),
     ("filter", filter),
     ("footer_and_properties", footer_and_properties),
     ("frames", frames),

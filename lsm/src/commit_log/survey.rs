@@ -10,7 +10,7 @@ use vfs::Access;
 use super::replay::check_batch;
 use super::segment::{Descriptor, EXTENSION, PRELUDE, Record, take_record};
 use crate::error::Damage;
-use crate::frame::FrameReader;
+use crate::frame::{FrameReader, PRELUDE_BYTES, is_other_version};
 use crate::{Error, FileId, Result};
 
 const CAME_BEFORE: &str = "a record's sequence numbers came before";
@@ -98,16 +98,14 @@ pub(crate) fn segment(
         let offset = reader.offset();
         let lost = match reader.next() {
             Ok(None) => break,
-            Ok(Some(payload)) if offset == crate::frame::PRELUDE_BYTES as u64 => {
-                match Descriptor::decode(payload) {
-                    Ok(descriptor) => {
-                        last_sequence = last_sequence.max(descriptor.first_sequence.saturating_sub(1));
-                        segment.descriptor = Some(descriptor);
-                        None
-                    }
-                    Err(damage) => Some(damage.0),
+            Ok(Some(payload)) if offset == PRELUDE_BYTES as u64 => match Descriptor::decode(payload) {
+                Ok(descriptor) => {
+                    last_sequence = last_sequence.max(descriptor.first_sequence.saturating_sub(1));
+                    segment.descriptor = Some(descriptor);
+                    None
                 }
-            }
+                Err(damage) => Some(damage.0),
+            },
             Ok(Some(group)) => match records(group, last_sequence) {
                 Ok((records, repeats)) => {
                     let first = records.first().map_or(last_sequence + 1, |record| record.first_sequence);
@@ -140,12 +138,16 @@ pub(crate) fn segment(
             segment.losses.push(Loss { file, offset, bytes, what, first_sequence, last_sequence });
         }
     }
-    if reader.prelude() != PRELUDE && segment.end > crate::frame::PRELUDE_BYTES as u64 {
+    let prelude = reader.prelude();
+    if prelude != PRELUDE && (!segment.is_empty() || is_other_version(prelude, &[PRELUDE])) {
         let what = "magic or version is not one this program knows";
         let file = path.to_owned();
         // No batch stands there.
         let (first_sequence, last_sequence) = (1, Some(0));
-        segment.losses.insert(0, Loss { file, offset: 0, bytes: 8, what, first_sequence, last_sequence });
+        segment.losses.insert(
+            0,
+            Loss { file, offset: 0, bytes: PRELUDE_BYTES as u64, what, first_sequence, last_sequence },
+        );
     }
     Ok(segment)
 }
@@ -186,12 +188,12 @@ pub(crate) fn survey(
         let path = id.path(dir, EXTENSION);
         let before = survey.last_sequence;
         let mut segment = segment(fs, &path, id, before, &mut |offset, record| visit(at, offset, record))?;
-        let is_last = at + 1 == ids.len();
-        if is_last && segment.end <= crate::frame::PRELUDE_BYTES as u64 {
-            // Its creation was cut short, or it is ready to be begun.
+        if segment.is_empty() {
+            // At the end of the log its creation was cut short, or it is ready to be begun.
             survey.segments.push(segment);
-            break;
+            continue;
         }
+        survey.end_empty_ones();
         survey.link(dir, &segment);
         if let Some((_, last_sequence)) = segment.sequences {
             survey.last_sequence = last_sequence;
@@ -214,7 +216,30 @@ pub(crate) fn survey(
     Ok(survey)
 }
 
+impl Segment {
+    /// Whether no frame holds, nor seems to have been there.
+    fn is_empty(&self) -> bool {
+        self.end <= PRELUDE_BYTES as u64 && self.losses.is_empty()
+    }
+}
+
 impl Survey {
+    /// Empty segments so far are lost ones, since one follows that is not.
+    fn end_empty_ones(&mut self) {
+        let sound = self.segments.iter().rposition(|segment| !segment.is_empty()).map_or(0, |at| at + 1);
+        for (at, segment) in self.segments.iter().enumerate().skip(sound) {
+            self.first_damaged.get_or_insert(at);
+            self.losses.push(Loss {
+                file: segment.path.clone(),
+                offset: 0,
+                bytes: segment.file_bytes,
+                what: "a segment holds nothing and is not the last one",
+                first_sequence: self.last_sequence + 1,
+                last_sequence: None,
+            });
+        }
+    }
+
     /// Compares what `next` says of its predecessor with what was found.
     fn link(&mut self, dir: &Path, next: &Segment) {
         let first = next.descriptor.map(|descriptor| descriptor.first_sequence);
@@ -222,7 +247,8 @@ impl Survey {
         if let Some(first) = first {
             close(&mut self.losses, first.max(self.last_sequence + 1));
         }
-        let (Some(descriptor), Some(last)) = (&next.descriptor, self.segments.last()) else { return };
+        let last = self.segments.last().filter(|last| !last.is_empty());
+        let (Some(descriptor), Some(last)) = (&next.descriptor, last) else { return };
         let first_sequence = self.last_sequence + 1;
         let last_sequence = Some(descriptor.first_sequence - 1);
         let (damaged, loss) = match descriptor.previous {

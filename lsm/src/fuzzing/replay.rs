@@ -44,7 +44,7 @@ fn samples(target: &str) -> Vec<Vec<u8>> {
         ]
         .concat(),
         "footer_and_properties" => footer_and_properties(random),
-        "frames" => (0..4).map(|_| (0..200).map(|_| random.byte() % 60).collect()).collect(),
+        "damaged_log" | "frames" => (0..4).map(|_| (0..200).map(|_| random.byte() % 60).collect()).collect(),
         "log_segment" => {
             let golden = payloads(include_bytes!("../../tests/golden/commit-log-v1"));
             let mut group = Vec::new();
