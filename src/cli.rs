@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::inspect::Inspect;
+use crate::salvage;
 
 /// Rows, photos and hot data on your own machine: Bigtable's API, Haystack's
 /// volumes and a memcached door in one process.
@@ -27,8 +28,19 @@ pub(crate) enum Command {
     #[command(after_help = SERVE_HELP)]
     Serve(Settings),
     /// Look into files of a data directory, offline.
+    ///
+    /// Reads only. Exits with 1 if something is damaged, naming each place by
+    /// file and offset, and with 2 if it was asked wrongly.
     #[command(subcommand)]
     Inspect(Inspect),
+    /// Make a server start again that refuses to because its commit log is damaged.
+    ///
+    /// Copy the data directory first, if you can. Without --write nothing is
+    /// changed: it tells what is lost (files, offsets, sequence numbers) and
+    /// what would be done. With --write, batches before the damage and whole
+    /// ones behind it are kept in new segments; the old segments are renamed to
+    /// *.log-damaged and never deleted. The server must not run.
+    Salvage(salvage::Settings),
     /// Show every setting: its value, its meaning, and its environment variable.
     ///
     /// What it prints is a valid configuration file.

@@ -1,26 +1,65 @@
 //! `hayloft inspect`: looks into files of a data directory, offline.
+//!
+//! Nothing here writes. Each kind of file has a module, which says what it
+//! holds as lines or as JSON; [`directory`] verifies all of them together.
+//! Damage is printed with file and offset, and the exit code is 1.
+
+mod directory;
+mod listing;
+mod log;
+mod manifest;
+mod sstable;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use lsm::sstable::inspect::{self, Change, Summary};
-use serde_json::json;
-use vfs::RealFileSystem;
+use serde_json::Value;
+
+pub(crate) use self::directory::engine_in;
+use self::listing::Listing;
 
 /// What to look into.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Inspect {
     /// An SSTable: what it says about itself, whether every block holds, what is in it.
-    ///
-    /// Exits with 1 if it is damaged, naming each place by its offset.
     Sstable {
         /// The file, one of hayloft-data/tablet-server/tables/*.sst
         path: PathBuf,
-        /// Print every write as well: sequence, key, and the value's size.
+        /// Read every block: checksums, the order of keys, index, filters, counts.
         #[arg(long)]
-        keys: bool,
+        verify: bool,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// A segment of the commit log: its groups and batches, and what of it is lost.
+    ///
+    /// All of it is read. A group behind the last one that holds was cut short
+    /// by a crash and never acknowledged: that is no damage.
+    Log {
+        /// The file, one of hayloft-data/tablet-server/log/*.log
+        path: PathBuf,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// A manifest: the tree, how far its writes are in tables, and which tables those are.
+    Manifest {
+        /// The file, one of hayloft-data/tablet-server/manifests/*.manifest
+        path: PathBuf,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Every manifest, table and log segment of a directory, and whether they fit together.
+    ///
+    /// Reads each block of each table: checksums, filters against keys, the
+    /// order of keys, levels, sequence numbers; and each batch of the log. The
+    /// last line is the verdict. Stop the server first, or what it is writing
+    /// looks damaged.
+    Verify {
+        /// A data directory, or the directory of an engine, which holds log/, manifests/ and tables/
+        dir: PathBuf,
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
@@ -34,6 +73,8 @@ pub(crate) enum InspectError {
     Engine(#[from] lsm::Error),
     #[error("{} is damaged in {} places:{}", path.display(), damages.len(), listed(damages))]
     Damaged { path: PathBuf, damages: Vec<lsm::Error> },
+    #[error("{} holds no engine: there is no log/, manifests/ or tables/ in it", .0.display())]
+    NoEngine(PathBuf),
     #[error("cannot write the output")]
     Output(#[from] std::io::Error),
 }
@@ -47,74 +88,41 @@ fn listed(damages: &[lsm::Error]) -> String {
 
 /// Carries out `what` and prints the result.
 pub(crate) fn run(what: &Inspect) -> Result<(), InspectError> {
-    let Inspect::Sstable { path, keys, json } = what;
-    sstable(path, *keys, *json)
+    match what {
+        Inspect::Sstable { path, verify, listing } => sstable::run(path, *verify, listing),
+        Inspect::Log { path, listing } => log::run(path, listing),
+        Inspect::Manifest { path, json } => manifest::run(path, *json),
+        Inspect::Verify { dir, json } => directory::run(dir, *json),
+    }
 }
 
-fn sstable(path: &Path, keys: bool, json: bool) -> Result<(), InspectError> {
-    let table = inspect::open(&RealFileSystem, path)?;
-    let damages = table.verify(|_, _| {})?;
-    let summary = table.summary();
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    if json {
-        writeln!(out, "{:#}", as_json(path, &summary, &damages))?;
-    } else {
-        for (name, value) in as_lines(&summary) {
-            writeln!(out, "{name:<16} {value}")?;
-        }
+/// Standard output.
+type Output = std::io::BufWriter<std::io::StdoutLock<'static>>;
+
+fn output() -> Output {
+    std::io::BufWriter::new(std::io::stdout().lock())
+}
+
+/// What a summary says, line by line.
+type Lines = Vec<(&'static str, String)>;
+
+fn print_lines(out: &mut Output, lines: Lines) -> Result<(), InspectError> {
+    for (name, value) in lines {
+        writeln!(out, "{name:<18} {value}")?;
     }
-    if keys && damages.is_empty() {
-        for write in table.writes() {
-            let write = write?;
-            let change = match write.change {
-                Change::Put(value) => format!("{} bytes", value.len()),
-                Change::Delete => "delete".to_owned(),
-                Change::Merge(operand) => format!("merge of {} bytes", operand.len()),
-            };
-            writeln!(out, "{:>12} {} {change}", write.sequence, write.key.escape_ascii())?;
-        }
-        for delete in table.range_deletes() {
-            let [start, end] = [&delete.key_range.start, &delete.key_range.end].map(|key| key.escape_ascii());
-            writeln!(out, "{:>12} {start} .. {end} delete", delete.sequence)?;
-        }
-    }
+    Ok(())
+}
+
+fn print_json(out: &mut Output, value: &Value) -> Result<(), InspectError> {
+    Ok(writeln!(out, "{value:#}")?)
+}
+
+fn texts(damages: &[lsm::Error]) -> Vec<String> {
+    damages.iter().map(ToString::to_string).collect()
+}
+
+/// Ends an inspection that found `damages` in the file or directory at `path`.
+fn conclude(mut out: Output, path: &Path, damages: Vec<lsm::Error>) -> Result<(), InspectError> {
     out.flush()?;
     if damages.is_empty() { Ok(()) } else { Err(InspectError::Damaged { path: path.to_owned(), damages }) }
-}
-
-fn as_lines(summary: &Summary) -> Vec<(&'static str, String)> {
-    let Summary { entry_count, tombstone_count, merge_count, .. } = summary;
-    let entries = format!("{entry_count}, {tombstone_count} of them deletes, {merge_count} merges");
-    let ratio = summary.raw_bytes as f64 / summary.data_bytes.max(1) as f64;
-    vec![
-        ("file bytes", summary.file_bytes.to_string()),
-        ("first key", summary.key_range.start.escape_ascii().to_string()),
-        ("past the last", summary.key_range.end.escape_ascii().to_string()),
-        ("entries", entries),
-        ("range deletes", summary.range_tombstone_count.to_string()),
-        ("sequences", format!("{} to {}", summary.sequence_min, summary.sequence_max)),
-        ("data blocks", format!("{}, {} bytes", summary.data_block_count, summary.data_bytes)),
-        ("raw bytes", format!("{}, {ratio:.2} times the data blocks", summary.raw_bytes)),
-        ("filters over", format!("{:?}", summary.filter_key)),
-        ("memory when open", format!("{} bytes", summary.memory_bytes)),
-    ]
-}
-
-fn as_json(path: &Path, summary: &Summary, damages: &[lsm::Error]) -> serde_json::Value {
-    json!({
-        "path": path,
-        "file_bytes": summary.file_bytes,
-        "first_key": summary.key_range.start.escape_ascii().to_string(),
-        "past_the_last_key": summary.key_range.end.escape_ascii().to_string(),
-        "entry_count": summary.entry_count,
-        "tombstone_count": summary.tombstone_count,
-        "merge_count": summary.merge_count,
-        "range_tombstone_count": summary.range_tombstone_count,
-        "sequence_min": summary.sequence_min,
-        "sequence_max": summary.sequence_max,
-        "raw_bytes": summary.raw_bytes,
-        "data_bytes": summary.data_bytes,
-        "data_block_count": summary.data_block_count,
-        "damages": damages.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    })
 }

@@ -8,12 +8,14 @@
 //! - [`bigtable_door`]: gRPC connections.
 //! - [`console`]: health, readiness, metrics.
 //! - [`inspect`]: files of a data directory, offline.
+//! - [`salvage`]: a damaged commit log made to open again.
 
 mod bigtable_door;
 mod cli;
 mod config;
 mod console;
 mod inspect;
+mod salvage;
 mod serve;
 
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
             load(&settings).map_err(Into::into).and_then(|config| serve::run(&config).map_err(Into::into))
         }
         Command::Inspect(what) => inspect::run(&what).map_err(Into::into),
+        Command::Salvage(settings) => salvage::run(&settings).map_err(Into::into),
         Command::Config(settings) => {
             load(&settings).map(|config| print_settings(&config)).map_err(Into::into)
         }
