@@ -147,6 +147,8 @@ pub enum Acknowledge {
     Wait,
     Callback,
     Never,
+    /// It is held until another one is waited for: nobody makes the log sync it.
+    Hold,
 }
 
 /// Which moment is read.
@@ -354,8 +356,12 @@ impl<'a, 'b> Drawn<'a, 'b> {
 
     fn write(&mut self) -> Step {
         let writes = (0..=self.choices.below(6)).map(|_| self.one_write()).collect();
-        let acknowledge =
-            self.choices.one_of(&[Acknowledge::Wait, Acknowledge::Callback, Acknowledge::Never]);
+        let acknowledge = self.choices.one_of(&[
+            Acknowledge::Wait,
+            Acknowledge::Callback,
+            Acknowledge::Never,
+            Acknowledge::Hold,
+        ]);
         Step::Write { writes, acknowledge }
     }
 
@@ -368,6 +374,15 @@ impl<'a, 'b> Drawn<'a, 'b> {
             }
         }
         Step::Write { writes, acknowledge }
+    }
+
+    /// The same to the tree in one place only.
+    pub fn small_write_to(&mut self, tree: usize, acknowledge: Acknowledge) -> Step {
+        let mut step = self.small_write(acknowledge);
+        if let Step::Write { writes, .. } = &mut step {
+            writes.iter_mut().for_each(|write| write.tree = tree);
+        }
+        step
     }
 
     /// Enough writes to fill a memtable.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use lsm::{
-    Candidate, Decision, Engine, FilterKey, Iter, KeepDecision, KeyRange, Options, Snapshot, TableBuilder,
-    Tree, TreeFormat, TreeId, WriteBatch,
+    Candidate, Commit, Decision, Engine, FilterKey, Iter, KeepDecision, KeyRange, Options, Snapshot,
+    TableBuilder, Tree, TreeFormat, TreeId, WriteBatch,
 };
 use vfs::{FileSystem, SimulatedFileSystem};
 
@@ -91,6 +91,8 @@ pub struct Subject {
     snapshots: [Option<Snapshot>; SNAPSHOTS],
     iterators: [Option<(PlacedTree, Iter)>; ITERATORS],
     pub progress: Arc<Progress>,
+    /// Commits that nobody waits for.
+    held: Vec<Commit>,
     callbacks_wanted: usize,
     callbacks: Arc<AtomicUsize>,
 }
@@ -109,6 +111,7 @@ impl Subject {
             snapshots: Default::default(),
             iterators: Default::default(),
             progress: Arc::default(),
+            held: Vec::new(),
             callbacks_wanted: 0,
             callbacks: Arc::default(),
         }
@@ -316,6 +319,7 @@ impl Subject {
         match acknowledge {
             Acknowledge::Wait => {
                 commit.wait()?;
+                self.held.clear();
                 self.progress.acknowledged.fetch_max(number, Ordering::Relaxed);
             }
             Acknowledge::Callback => {
@@ -329,6 +333,7 @@ impl Subject {
                 });
             }
             Acknowledge::Never => drop(commit),
+            Acknowledge::Hold => self.held.push(commit),
         }
         Ok(())
     }
@@ -380,6 +385,7 @@ impl Subject {
             }
         }
         self.engine = None;
+        self.held.clear();
         let called = self.callbacks.load(Ordering::Relaxed);
         if called != self.callbacks_wanted {
             return wrong(format!("{called} of {} callbacks were called", self.callbacks_wanted));

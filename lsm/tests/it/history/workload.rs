@@ -12,8 +12,13 @@ pub fn workload(seed: u64, rounds: usize) -> Vec<Step> {
     for round in 0..rounds {
         for number in 0..7 {
             // Some share a sync with those before them, and some are not synced when something else comes.
-            let acknowledge =
-                [Acknowledge::Never, Acknowledge::Wait, Acknowledge::Callback][(number * 2 + round) % 3];
+            let acknowledge = [
+                Acknowledge::Hold,
+                Acknowledge::Wait,
+                Acknowledge::Hold,
+                Acknowledge::Callback,
+                Acknowledge::Never,
+            ][(number * 2 + round) % 5];
             steps.push(drawn.small_write(acknowledge));
         }
         let tree = round / 15 % 3;
@@ -21,7 +26,11 @@ pub fn workload(seed: u64, rounds: usize) -> Vec<Step> {
             0 => steps.push(Step::Flush(tree)),
             1 => steps.extend([Step::Keep { at: 0, view: View::Durable }, Step::Flush(1)]),
             2 => steps.extend([Step::Flush(tree), Step::Compact(tree)]),
-            3 => steps.extend([drawn.fork_of(tree, 3), Step::Flush(3)]),
+            3 => {
+                // What is written last is not the parent's, which then has nothing to flush.
+                let elsewhere = drawn.small_write_to((tree + 1) % 3, Acknowledge::Hold);
+                steps.extend([Step::Flush(tree), elsewhere, drawn.fork_of(tree, 3), Step::Flush(3)]);
+            }
             4 => steps.extend([Step::Release(0), Step::Compact(3)]),
             5 => steps.push(Step::Reopen(Ending::Drop)),
             6 => steps.extend([Step::DropTree(tree), drawn.create(tree)]),
