@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A start after a crash in between goes on with step 2. The newest
-//! [`DELETED_COUNT_MAX`] records of deleted instances are kept; an instance that
+//! `DELETED_COUNT_MAX` records of deleted instances are kept; an instance that
 //! was deleted before them is again one that nobody created.
 
 use std::collections::BTreeMap;
