@@ -83,9 +83,6 @@ pub enum Error {
     /// A flush or a compaction in the background failed; it is tried again.
     #[error("background work failed")]
     Background(#[source] Arc<Error>),
-    /// Writers outrun flushes; try again after [`crate::Engine::on_writable`] fires.
-    #[error("too much waits to be flushed")]
-    Stalled,
     /// A file holds bytes that nobody wrote there. Reading it again changes nothing.
     #[error("{} is damaged at offset {offset}: {what}", file.display())]
     Damaged {

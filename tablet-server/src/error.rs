@@ -126,7 +126,6 @@ impl From<Error> for Status {
 
 fn storage_status(error: &lsm::Error) -> Status {
     match error {
-        lsm::Error::Stalled => retry_later(error.to_string()),
         lsm::Error::Poisoned => Status::unavailable(
             "an earlier write failed on the server's disk; it takes no writes until it is restarted",
         ),
