@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use vfs::simulated::{FaultPlan, Operation};
 use vfs::{Access, FileSystem, SimulatedFileSystem};
 
-const DIR: &str = "/engine";
-const TREE: TreeId = TreeId(1);
+pub const DIR: &str = "/engine";
+pub const TREE: TreeId = TreeId(1);
 
 pub fn inline_options() -> Options {
     Options {
@@ -31,11 +31,12 @@ pub fn inline_options() -> Options {
     }
 }
 
-fn open(fs: &SimulatedFileSystem, epoch: u64) -> Engine {
+pub fn open(fs: &SimulatedFileSystem, epoch: u64) -> Engine {
     Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, inline_options()).expect("opens")
 }
 
-fn opened() -> (SimulatedFileSystem, Engine, Tree) {
+/// A new engine on a new file system, with one tree.
+pub fn opened() -> (SimulatedFileSystem, Engine, Tree) {
     let fs = SimulatedFileSystem::new();
     let engine = open(&fs, 1);
     let tree = engine.create_tree(TREE, TreeFormat::default()).expect("created");
@@ -48,7 +49,8 @@ fn put(engine: &Engine, key: &str, value: &str) {
     engine.write(batch).expect("written").wait().expect("durable");
 }
 
-fn write(engine: &Engine, fill: impl FnOnce(&mut WriteBatch)) {
+/// Writes what `fill` fills in, and waits until it is durable.
+pub fn write(engine: &Engine, fill: impl FnOnce(&mut WriteBatch)) {
     let mut batch = WriteBatch::new();
     fill(&mut batch);
     engine.write(batch).expect("written").wait().expect("durable");

@@ -10,9 +10,8 @@ use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 use vfs::{FileSystem, SimulatedFileSystem};
 
-use crate::engine::inline_options;
+use crate::engine::{DIR, inline_options, write};
 
-const DIR: &str = "/engine";
 const PARENT: TreeId = TreeId(1);
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -23,12 +22,6 @@ fn open(fs: &SimulatedFileSystem, epoch: u64, options: Options) -> Engine {
 
 pub fn range(start: &str, end: &str) -> KeyRange {
     KeyRange { start: start.to_owned().into(), end: end.to_owned().into() }
-}
-
-fn write(engine: &Engine, fill: impl FnOnce(&mut WriteBatch)) {
-    let mut batch = WriteBatch::new();
-    fill(&mut batch);
-    engine.write(batch).expect("written").wait().expect("durable");
 }
 
 fn put(engine: &Engine, tree: TreeId, keys: std::ops::Range<u32>, value: &[u8]) {

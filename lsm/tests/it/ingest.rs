@@ -11,28 +11,8 @@ use lsm::{
 use vfs::simulated::FaultPlan;
 use vfs::{FileSystem, RealFileSystem, SimulatedFileSystem};
 
-use crate::engine::inline_options;
+use crate::engine::{DIR, TREE, inline_options, open, opened, write};
 use crate::fork::{contents, range};
-
-const DIR: &str = "/engine";
-const TREE: TreeId = TreeId(1);
-
-fn open(fs: &SimulatedFileSystem, epoch: u64) -> Engine {
-    Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, inline_options()).expect("opens")
-}
-
-fn opened() -> (SimulatedFileSystem, Engine, Tree) {
-    let fs = SimulatedFileSystem::new();
-    let engine = open(&fs, 1);
-    let tree = engine.create_tree(TREE, TreeFormat::default()).expect("created");
-    (fs, engine, tree)
-}
-
-fn write(engine: &Engine, fill: impl FnOnce(&mut WriteBatch)) {
-    let mut batch = WriteBatch::new();
-    fill(&mut batch);
-    engine.write(batch).expect("written").wait().expect("durable");
-}
 
 /// A table at `/NAME` of what `fill` puts into it.
 pub fn build(fs: &dyn FileSystem, name: &str, fill: impl FnOnce(&mut TableBuilder)) -> PathBuf {

@@ -8,10 +8,7 @@ use bytes::Bytes;
 use lsm::{Engine, Error, KeyRange, MergeOperator, Options, Snapshot, Tree, TreeFormat, TreeId, WriteBatch};
 use vfs::SimulatedFileSystem;
 
-use crate::engine::inline_options;
-
-const DIR: &str = "/engine";
-const TREE: TreeId = TreeId(1);
+use crate::engine::{DIR, TREE, inline_options, write};
 
 /// Sums little-endian integers; what has another length counts as 0.
 #[derive(Debug)]
@@ -98,12 +95,6 @@ fn opened(operator: &str) -> (SimulatedFileSystem, Engine, Tree) {
     let engine = open(&fs, 1).expect("opens");
     let tree = engine.create_tree(TREE, merging(operator)).expect("created");
     (fs, engine, tree)
-}
-
-fn write(engine: &Engine, fill: impl FnOnce(&mut WriteBatch)) {
-    let mut batch = WriteBatch::new();
-    fill(&mut batch);
-    engine.write(batch).expect("written").wait().expect("durable");
 }
 
 fn append(engine: &Engine, operand: &str) {
