@@ -124,6 +124,22 @@ pub fn not_found(name: &AppProfileName) -> Status {
     Status::not_found(format!("App profile not found: {name}"))
 }
 
+/// The routing of `profile` to one cluster, as far as it has any.
+fn single_cluster(profile: &admin::AppProfile) -> SingleClusterRouting {
+    match &profile.routing_policy {
+        Some(RoutingPolicy::SingleClusterRouting(single)) => single.clone(),
+        _ => SingleClusterRouting::default(),
+    }
+}
+
+/// The routing of `profile` to any of several clusters, as far as it has any.
+fn any_cluster(profile: &admin::AppProfile) -> MultiClusterRoutingUseAny {
+    match &profile.routing_policy {
+        Some(RoutingPolicy::MultiClusterRoutingUseAny(any)) => any.clone(),
+        _ => MultiClusterRoutingUseAny::default(),
+    }
+}
+
 /// Takes one field over.
 fn take(to: &mut admin::AppProfile, from: &admin::AppProfile, path: &str) -> Result<(), Status> {
     let (field, rest) = path.split_once('.').unwrap_or((path, ""));
@@ -136,14 +152,7 @@ fn take(to: &mut admin::AppProfile, from: &admin::AppProfile, path: &str) -> Res
         }
         ("description", "") => to.description.clone_from(&from.description),
         ("single_cluster_routing", _) => {
-            let new = match &from.routing_policy {
-                Some(RoutingPolicy::SingleClusterRouting(new)) => new.clone(),
-                _ => SingleClusterRouting::default(),
-            };
-            let mut single = match to.routing_policy.take() {
-                Some(RoutingPolicy::SingleClusterRouting(known)) => known,
-                _ => SingleClusterRouting::default(),
-            };
+            let (mut single, new) = (single_cluster(to), single_cluster(from));
             match rest {
                 "" => single = new,
                 "cluster_id" => single.cluster_id = new.cluster_id,
@@ -155,14 +164,7 @@ fn take(to: &mut admin::AppProfile, from: &admin::AppProfile, path: &str) -> Res
             to.routing_policy = Some(RoutingPolicy::SingleClusterRouting(single));
         }
         ("multi_cluster_routing_use_any", _) => {
-            let new = match &from.routing_policy {
-                Some(RoutingPolicy::MultiClusterRoutingUseAny(new)) => new.clone(),
-                _ => MultiClusterRoutingUseAny::default(),
-            };
-            let mut any = match to.routing_policy.take() {
-                Some(RoutingPolicy::MultiClusterRoutingUseAny(known)) => known,
-                _ => MultiClusterRoutingUseAny::default(),
-            };
+            let (mut any, new) = (any_cluster(to), any_cluster(from));
             match rest {
                 "" => any = new,
                 "cluster_ids" => any.cluster_ids = new.cluster_ids,
