@@ -73,30 +73,7 @@ impl RowCall {
         T: Bigtable,
         B: Body<Data = Bytes, Error = StdError> + Unpin,
     {
-        let (head, body) = request.into_parts();
-        let answer = match self {
-            Self::ReadRows => match message(head, body).await {
-                Ok(request) => rows.read_rows(request).await.map(|answer| answer.map(Answer::Rows)),
-                Err(status) => Err(status),
-            },
-            Self::MutateRows => match message(head, body).await {
-                Ok(request) => rows.mutate_rows(request).await.map(|answer| answer.map(Answer::Entries)),
-                Err(status) => Err(status),
-            },
-            Self::MutateRow => match message(head, body).await {
-                Ok(request) => rows.mutate_row(request).await.map(Answer::one),
-                Err(status) => Err(status),
-            },
-            Self::CheckAndMutateRow => match message(head, body).await {
-                Ok(request) => rows.check_and_mutate_row(request).await.map(Answer::one),
-                Err(status) => Err(status),
-            },
-            Self::ReadModifyWriteRow => match message(head, body).await {
-                Ok(request) => rows.read_modify_write_row(request).await.map(Answer::one),
-                Err(status) => Err(status),
-            },
-        };
-        match answer {
+        match self.call(&*rows, request).await {
             Ok(answer) => {
                 let (metadata, body, _) = answer.into_parts();
                 let mut headers = metadata.into_headers();
@@ -107,6 +84,25 @@ impl RowCall {
             }
             Err(status) => status.into_http(),
         }
+    }
+
+    async fn call<T, B>(self, rows: &T, request: http::Request<B>) -> Result<Response<Answer>, Status>
+    where
+        T: Bigtable,
+        B: Body<Data = Bytes, Error = StdError> + Unpin,
+    {
+        let (head, body) = request.into_parts();
+        Ok(match self {
+            Self::ReadRows => rows.read_rows(message(head, body).await?).await?.map(Answer::Rows),
+            Self::MutateRows => rows.mutate_rows(message(head, body).await?).await?.map(Answer::Entries),
+            Self::MutateRow => Answer::one(rows.mutate_row(message(head, body).await?).await?),
+            Self::CheckAndMutateRow => {
+                Answer::one(rows.check_and_mutate_row(message(head, body).await?).await?)
+            }
+            Self::ReadModifyWriteRow => {
+                Answer::one(rows.read_modify_write_row(message(head, body).await?).await?)
+            }
+        })
     }
 }
 
