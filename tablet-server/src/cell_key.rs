@@ -101,6 +101,23 @@ pub fn column_prefix(row: &[u8], family: FamilyId, qualifier: &[u8]) -> Vec<u8> 
     key
 }
 
+/// The row that begins at `key` or around it, which may be cut short or lie
+/// between two cells. Empty only before the first row.
+pub fn row_near(key: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(key.len());
+    let mut rest = key;
+    while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
+        row.extend_from_slice(&rest[..zero]);
+        if rest.get(zero + 1) != Some(&ESCAPE) {
+            return row;
+        }
+        row.push(0);
+        rest = &rest[zero + 2..];
+    }
+    row.extend_from_slice(rest);
+    row
+}
+
 /// Turns `prefix` into the first key after all keys that start with it, or
 /// into the empty key where there is none.
 pub fn into_successor(mut prefix: Vec<u8>) -> Vec<u8> {
@@ -283,6 +300,20 @@ mod tests {
             let range = rows_range(&start, &end);
             let held = cell.row >= start && (end.is_empty() || cell.row < end);
             prop_assert_eq!(in_range(&cell.encode(), &range.start, &range.end), held);
+        }
+    }
+
+    #[test]
+    fn a_row_is_found_near_whole_keys_and_parts_of_keys() {
+        let key =
+            CellKey { row: b"a\0b".into(), family: FamilyId(1), qualifier: b"q".into(), timestamp_us: 5 };
+        assert_eq!(row_near(&key.encode()), b"a\0b");
+        assert_eq!(row_near(&row_prefix(b"a\0b")), b"a\0b");
+        // As the separators of index blocks are: between two keys, as short as may be.
+        for (part, row) in
+            [(&b""[..], &b""[..]), (b"ab", b"ab"), (b"a\0", b"a"), (b"a\0\xff", b"a\0"), (b"a\0\x02", b"a")]
+        {
+            assert_eq!(row_near(part), row, "{part:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use row_api::data;
 
 use crate::check_and_mutate::CheckAndMutate;
@@ -17,7 +18,7 @@ use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
 use crate::row::Row;
 use crate::row_scan::{ScanBatch, ScanOptions};
-use crate::row_set::RowSet;
+use crate::row_set::{RowRange, RowSet};
 use crate::schema::{TableSchema, TabletId};
 
 /// A read of one tablet.
@@ -40,6 +41,15 @@ pub struct RowsOutcome {
     pub rows: Range<usize>,
     /// What became of them.
     pub result: Result<()>,
+}
+
+/// A place among rows, and how much lies before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowSample {
+    /// The first row behind the place, which need not exist; empty at the end of the table.
+    pub row: Bytes,
+    /// Bytes of the rows asked for that lie before it, in memory and on disk, roughly.
+    pub bytes_before: u64,
 }
 
 /// A tablet server as a gateway sees it.
@@ -79,8 +89,9 @@ pub trait RowServer: Send + Sync + fmt::Debug {
     /// Begins to read what is durable now.
     async fn scan(&self, tablet: TabletId, request: ReadRequest) -> Result<Box<dyn TabletScan>>;
 
-    /// Bytes of the tablet, in memory and on disk, roughly.
-    async fn sample_bytes(&self, tablet: TabletId) -> Result<u64>;
+    /// Places that part `rows`, which lie in the tablet, into pieces of about as
+    /// many bytes each, ascending; the last one is the end of `rows`.
+    async fn sample(&self, tablet: TabletId, rows: &RowRange) -> Result<Vec<RowSample>>;
 }
 
 /// A scan of one tablet; dropping it ends it.

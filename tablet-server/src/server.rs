@@ -31,7 +31,7 @@ use crate::read_modify_write::ReadModifyWrite;
 use crate::row::Row;
 use crate::row_locks::RowLocks;
 use crate::row_scan::{RowScan, ScanBatch};
-use crate::row_server::{ReadRequest, RowServer, RowsOutcome, TabletScan};
+use crate::row_server::{ReadRequest, RowSample, RowServer, RowsOutcome, TabletScan};
 use crate::row_set::RowRange;
 use crate::schema::{TableSchema, TabletId};
 use crate::tablet::{Surroundings, Tablet, tree_format, tree_id};
@@ -55,6 +55,9 @@ pub struct TabletServerOptions {
     pub scan_count_max: usize,
     /// How long a write waits while flushes catch up, before it is turned away.
     pub stall_patience: Duration,
+    /// Bytes between two of the row keys that a tablet gives as samples of its
+    /// rows; at least 1. Clients make as many parts of a table of them.
+    pub sample_bytes: u64,
 }
 
 impl TabletServerOptions {
@@ -67,6 +70,7 @@ impl TabletServerOptions {
             request_count_max: 10_000,
             scan_count_max: 256,
             stall_patience: Duration::from_secs(5),
+            sample_bytes: 64 << 20,
         }
     }
 }
@@ -107,6 +111,7 @@ impl TabletServer {
             catalog,
             clock,
             stall_patience: options.stall_patience,
+            sample_bytes: options.sample_bytes.max(1),
         };
         Ok(Arc::new(Self {
             tablet_count: metrics::gauge!("hayloft_tablets", "server" => options.id.to_string()),
@@ -285,9 +290,10 @@ impl RowServer for TabletServer {
         Ok(Box::new(LocalScan { scan: Some(scan), tablet, _permit: permit }))
     }
 
-    async fn sample_bytes(&self, tablet: TabletId) -> Result<u64> {
+    async fn sample(&self, tablet: TabletId, rows: &RowRange) -> Result<Vec<RowSample>> {
         let _permit = self.admit()?;
-        self.tablet(tablet)?.bytes()
+        let (tablet, rows) = (self.tablet(tablet)?, rows.clone());
+        blocking(move || tablet.sample(&rows)).await
     }
 }
 
@@ -360,9 +366,11 @@ mod tests {
         let (catalog, clock) = (Arc::new(Catalog::new()), crate::clock::system_clock());
         let server = TabletServer::open(options, fs, &lock_service, catalog, clock).await.unwrap();
         let under_way = server.admit().unwrap();
-        assert!(matches!(server.sample_bytes(TabletId(1)).await, Err(Error::Busy { .. })));
+        let rows = RowRange::default();
+        let sample = || server.sample(TabletId(1), &rows);
+        assert!(matches!(sample().await, Err(Error::Busy { .. })));
         drop(under_way);
-        assert!(matches!(server.sample_bytes(TabletId(1)).await, Err(Error::NotServed { .. })));
+        assert!(matches!(sample().await, Err(Error::NotServed { .. })));
         server.close().await.unwrap();
     }
 }

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lsm::{Candidate, Commit, Decision, Engine, KeepDecision, Tree, TreeFormat, TreeId, WriteBatch};
+use lsm::{
+    Candidate, Commit, Decision, Engine, KeepDecision, KeyRange, Tree, TreeFormat, TreeId, WriteBatch,
+};
 use row_api::data;
 use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
 use tokio::time::Instant;
@@ -32,12 +34,15 @@ use crate::read_modify_write::ReadModifyWrite;
 use crate::row::Row;
 use crate::row_locks::RowLocks;
 use crate::row_scan::{self, RowScan, ScanOptions};
-use crate::row_server::{ReadRequest, RowsOutcome};
+use crate::row_server::{ReadRequest, RowSample, RowsOutcome};
 use crate::row_set::{RowRange, RowSet};
 use crate::schema::{TableSchema, TabletId};
 
 /// Bytes in the log after which the rows of a request go on in a batch of their own.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Samples of one tablet at most, the one at its end aside.
+const SAMPLES_MAX: u64 = 32;
 
 /// What the tablets of a server share. Cheap to clone.
 #[derive(Clone)]
@@ -48,6 +53,8 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Clock,
     /// How long a write waits for flushes before it is turned away.
     pub(crate) stall_patience: Duration,
+    /// Bytes between two samples of a tablet's rows.
+    pub(crate) sample_bytes: u64,
 }
 
 /// A tablet that is served here.
@@ -108,10 +115,29 @@ impl Tablet {
         }
     }
 
-    /// Bytes of the tablet, in memory and on disk, roughly.
-    pub(crate) fn bytes(&self) -> Result<u64> {
+    /// Places that part `rows` into pieces of similar size, and the end of `rows`.
+    /// May wait for the disk.
+    pub(crate) fn sample(&self, rows: &RowRange) -> Result<Vec<RowSample>> {
+        self.check_range(rows)?;
+        let keys = rows.cell_keys();
+        let bytes = self.tree.approximate_bytes(&keys);
+        let count = (bytes / self.around.sample_bytes).min(SAMPLES_MAX);
+        let mut samples = self.parts(&keys, usize::try_from(count).unwrap_or(0))?;
+        samples.iter_mut().for_each(|sample| sample.bytes_before = bytes.min(sample.bytes_before));
+        samples.push(RowSample { row: rows.end.clone(), bytes_before: bytes });
         self.check_open()?;
-        Ok(self.tree.approximate_bytes(&self.assignment.range.cell_keys()))
+        Ok(samples)
+    }
+
+    /// At most `count` rows that part what lies in `keys` into pieces of similar size.
+    fn parts(&self, keys: &KeyRange, count: usize) -> Result<Vec<RowSample>> {
+        let boundary = |key: &[u8]| Some(cell_key::row_prefix(&cell_key::row_near(key)).into());
+        let points = self.tree.split_points(keys, count, boundary)?;
+        let sample = |point: lsm::SplitPoint| RowSample {
+            row: cell_key::row_near(&point.key).into(),
+            bytes_before: point.bytes_before,
+        };
+        Ok(points.into_iter().map(sample).collect())
     }
 
     /// Serves nobody from now on; writes under way are applied when this returns.
@@ -298,9 +324,15 @@ impl Tablet {
 
     /// Refuses rows that are not all the tablet's: an answer would look complete.
     fn check_rows(&self, rows: &RowSet) -> Result<()> {
-        let here = &self.assignment.range;
-        let is_here = |range: &RowRange| here.intersection(range).as_ref() == Some(range);
-        if rows.ranges().iter().all(is_here) { Ok(()) } else { Err(self.not_served()) }
+        rows.ranges().iter().try_for_each(|range| self.check_range(range))
+    }
+
+    fn check_range(&self, rows: &RowRange) -> Result<()> {
+        if self.assignment.range.intersection(rows).as_ref() == Some(rows) {
+            Ok(())
+        } else {
+            Err(self.not_served())
+        }
     }
 
     fn not_served(&self) -> Error {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
 use crate::row::Row;
-use crate::row_server::ReadRequest;
+use crate::row_server::{ReadRequest, RowSample};
 use crate::row_set::RowRange;
 use crate::schema::TableSchema;
 
@@ -113,27 +113,35 @@ impl Router {
         self.at_tablet(table, Place::At(row_key), send).await
     }
 
-    /// The tablets of `table` that hold rows of `rows`, in order, each with its
-    /// bytes in memory and on disk, roughly.
+    /// Places that part `rows` into pieces of similar size, ascending: where
+    /// tablets end, some within large ones, and last the end of `rows`.
     ///
     /// # Errors
     ///
     /// [`Error`].
-    pub async fn sample(&self, table: &Table, rows: &RowRange) -> Result<Vec<(Arc<Location>, u64)>> {
-        let ask = |location: Arc<Location>| async move {
-            let bytes = location.server.sample_bytes(location.tablet).await?;
-            Ok((location, bytes))
-        };
+    pub async fn sample(&self, table: &Table, rows: &RowRange) -> Result<Vec<RowSample>> {
         let mut samples = Vec::new();
-        let mut start = rows.start.clone();
-        loop {
-            let (location, bytes) = self.at_tablet(table, Place::At(&start), ask).await?;
-            start = location.range.end.clone();
-            samples.push((location, bytes));
-            if start.is_empty() || (!rows.end.is_empty() && rows.end <= start) {
-                return Ok(samples);
+        let mut bytes_before = 0_u64;
+        let mut rest = rows.clone();
+        while !rest.is_empty() {
+            let asked = &rest;
+            let ask = |location: Arc<Location>| async move {
+                let part = location.range.intersection(asked).unwrap_or_default();
+                location.server.sample(location.tablet, &part).await
+            };
+            let part = self.at_tablet(table, Place::At(&rest.start), ask).await?;
+            let whole = part.last().map_or(0, |last| last.bytes_before);
+            samples.extend(part.into_iter().map(|sample| RowSample {
+                bytes_before: bytes_before.saturating_add(sample.bytes_before),
+                ..sample
+            }));
+            bytes_before = bytes_before.saturating_add(whole);
+            match samples.last() {
+                Some(last) if !last.row.is_empty() => rest.start = last.row.clone(),
+                _ => break,
             }
         }
+        Ok(samples)
     }
 
     /// Calls `call` with the tablet of `place`, again while nobody serves it and patience lasts.

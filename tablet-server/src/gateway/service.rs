@@ -35,7 +35,7 @@ use crate::limits;
 use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
 use crate::row_scan::ScanOptions;
-use crate::row_server::ReadRequest;
+use crate::row_server::{ReadRequest, RowSample};
 use crate::row_set::{RowRange, RowSet};
 use crate::schema::TableSchema;
 
@@ -168,22 +168,25 @@ impl RowService {
             None => Bytes::new(),
         };
         let rows = RowRange { start, end };
-        let samples = self.router.sample(&table, &rows).await?;
-        let mut offset_bytes = 0_i64;
-        let mut answers = Vec::with_capacity(samples.len());
-        for (location, bytes) in samples {
-            let tablet_end = &location.range.end;
-            let is_last = tablet_end.is_empty() || (!rows.end.is_empty() && rows.end <= *tablet_end);
-            // A view shows no boundary that is not its own, and no bytes of tablets beyond it.
-            let visible = |view: &AuthorizedView| !view.rows().clip(&location.range).is_empty();
-            if view.as_deref().is_none_or(visible) {
-                offset_bytes = offset_bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
-            }
-            let row_key = if is_last { rows.end.clone() } else { tablet_end.clone() };
-            if is_last || view.as_deref().is_none_or(|view| view.rows().contains(tablet_end)) {
-                answers.push(Ok(data::SampleRowKeysResponse { row_key, offset_bytes }));
-            }
+        // A view shows no row that is not its own, and no bytes of others.
+        let visible = match &view {
+            Some(view) => view.rows().clip(&rows),
+            None => RowSet::all().clip(&rows),
+        };
+        let answer = |row_key, bytes: u64| {
+            let offset_bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            Ok(data::SampleRowKeysResponse { row_key, offset_bytes })
+        };
+        let mut bytes_before = 0_u64;
+        let mut answers = Vec::new();
+        for range in visible.ranges() {
+            let samples = self.router.sample(&table, range).await?;
+            let Some((end, inside)) = samples.split_last() else { continue };
+            let before = |sample: &RowSample| bytes_before.saturating_add(sample.bytes_before);
+            answers.extend(inside.iter().map(|sample| answer(sample.row.clone(), before(sample))));
+            bytes_before = before(end);
         }
+        answers.push(answer(rows.end, bytes_before));
         Ok(Box::pin(stream::iter(answers)))
     }
 

@@ -10,7 +10,7 @@ use tablet_server::control::{Assignment, TabletControl};
 use tablet_server::filter::Filter;
 use tablet_server::mutation::RowMutations;
 use tablet_server::row_scan::ScanOptions;
-use tablet_server::row_server::{ReadRequest, RowServer};
+use tablet_server::row_server::{ReadRequest, RowSample, RowServer};
 use tablet_server::row_set::{RowRange, RowSet};
 use tablet_server::schema::{Family, FamilyId, TableId, TableSchema, TabletId};
 use tablet_server::{Catalog, Error, TabletServer, TabletServerOptions};
@@ -19,12 +19,20 @@ use vfs::SimulatedFileSystem;
 const TABLET: TabletId = TabletId(7);
 
 async fn open(fs: &SimulatedFileSystem) -> Arc<TabletServer> {
+    open_with(fs, |_| {}).await
+}
+
+async fn open_with(
+    fs: &SimulatedFileSystem,
+    adjust: impl FnOnce(&mut TabletServerOptions),
+) -> Arc<TabletServer> {
     let dir = Path::new("/data");
     let fs: Arc<dyn vfs::FileSystem> = Arc::new(fs.clone());
     fs.create_dir_all(dir).unwrap();
     let lock_service = EmbeddedLockService::open(Arc::clone(&fs), &dir.join("lock")).unwrap();
     let id = ServerId("tablet-server-1".to_owned());
-    let options = TabletServerOptions::new(id, dir.join("tablets"));
+    let mut options = TabletServerOptions::new(id, dir.join("tablets"));
+    adjust(&mut options);
     TabletServer::open(options, fs, &lock_service, Arc::new(Catalog::new()), Arc::new(|| 5_000))
         .await
         .unwrap()
@@ -48,9 +56,13 @@ fn schema() -> Arc<TableSchema> {
 }
 
 fn write(row: &'static str) -> RowMutations {
-    let cell = SetCell { family_name: "f".to_owned(), value: "v".into(), ..SetCell::default() };
+    write_value(row.into(), "v".into())
+}
+
+fn write_value(row: Bytes, value: Bytes) -> RowMutations {
+    let cell = SetCell { family_name: "f".to_owned(), value, ..SetCell::default() };
     let mutation = data::Mutation::from(Kind::SetCell(cell));
-    RowMutations::check(&schema(), "mutations", row.into(), vec![mutation]).unwrap()
+    RowMutations::check(&schema(), "mutations", row, vec![mutation]).unwrap()
 }
 
 fn read(range: &RowRange) -> ReadRequest {
@@ -139,5 +151,37 @@ async fn a_range_is_dropped_within_the_tablet_to_the_last_possible_row() {
     let from_c = RowRange { start: "c".into(), end: Bytes::new() };
     server.drop_row_range(TABLET, from_c).await.unwrap();
     assert_eq!(keys(&server).await, ["b"]);
+    server.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn samples_part_the_rows_asked_for_and_end_with_their_end() {
+    let server = open_with(&SimulatedFileSystem::new(), |options| options.sample_bytes = 100_000).await;
+    server.create_tablet(assignment("000", "999")).await.unwrap();
+    let rows = |start, end| RowRange { start, end };
+    let whole = rows("000".into(), "999".into());
+    let empty = server.sample(TABLET, &whole).await.unwrap();
+    assert_eq!(empty, [RowSample { row: "999".into(), bytes_before: 0 }]);
+    let written: Vec<_> =
+        (0..900).map(|row| write_value(format!("{row:03}").into(), vec![b'v'; 1_000].into())).collect();
+    assert!(server.mutate_rows(TABLET, &written).await.unwrap().iter().all(|outcome| outcome.result.is_ok()));
+    for is_flushed in [false, true] {
+        if is_flushed {
+            server.engine().trees()[0].flush().unwrap();
+        }
+        let samples = server.sample(TABLET, &whole).await.unwrap();
+        assert!((8..=12).contains(&samples.len()), "{samples:?}");
+        assert!(samples.is_sorted_by(|a, b| a.row < b.row && a.bytes_before <= b.bytes_before));
+        assert_eq!(samples.last().unwrap().row, "999");
+        let total = samples.last().unwrap().bytes_before;
+        for RowSample { row, bytes_before } in &samples[..samples.len() - 1] {
+            let expected = total * std::str::from_utf8(&row[..3]).unwrap().parse::<u64>().unwrap() / 900;
+            assert!(bytes_before.abs_diff(expected) < total / 10, "{samples:?}");
+        }
+        let part = server.sample(TABLET, &rows("300".into(), "600x".into())).await.unwrap();
+        assert!(part.len() < samples.len() && part.iter().all(|sample| sample.row > "300"), "{part:?}");
+        assert_eq!(part.last().unwrap().row, "600x");
+    }
+    assert!(is_not_served(&server.sample(TABLET, &RowRange::default()).await));
     server.close().await.unwrap();
 }
