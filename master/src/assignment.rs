@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use cluster::{Epoch, ServerId};
-use tablet_server::control::Assignment;
-use tablet_server::metadata::TabletRecord;
+use tablet_server::control::{Assignment, SplitProposal};
+use tablet_server::metadata::{self, METADATA_TABLE, TabletRecord};
+use tablet_server::row_set::RowRange;
 use tablet_server::schema::TabletId;
 
 /// What the master knows of servers and tablets.
@@ -48,6 +50,33 @@ pub enum Event {
     },
     /// These tablets are no more.
     TabletsDropped(BTreeSet<TabletId>),
+    /// A tablet is no more, and its server serves its children instead.
+    TabletSplit(Split),
+}
+
+/// One tablet that becomes two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// The one.
+    pub parent: TabletId,
+    /// The two, in the order of their rows: at its server, under a new ownership.
+    pub children: [TabletRecord; 2],
+}
+
+impl Split {
+    /// The split of `parent` before `row`, which lies inside it, into children of
+    /// these numbers, under an ownership of this one.
+    pub fn new(parent: &TabletRecord, row: &Bytes, [left, right]: [TabletId; 2], epoch: Epoch) -> Self {
+        let RowRange { start, end } = parent.range.clone();
+        let child = |tablet, start, end| TabletRecord {
+            tablet,
+            range: RowRange { start, end },
+            epoch,
+            ..parent.clone()
+        };
+        let children = [child(left, start, row.clone()), child(right, row.clone(), end)];
+        Self { parent: parent.tablet, children }
+    }
 }
 
 /// Something that the master is to do.
@@ -88,7 +117,29 @@ impl Cluster {
                 }
                 Vec::new()
             }
+            Event::TabletSplit(Split { parent, children }) => {
+                self.tablets.remove(&parent);
+                for child in children {
+                    if let Some(serving) = child.server.as_ref().and_then(|id| self.servers.get_mut(id)) {
+                        serving.remove(&parent);
+                        serving.insert(child.tablet, child.epoch);
+                    }
+                    self.tablets.insert(child.tablet, child);
+                }
+                Vec::new()
+            }
         }
+    }
+
+    /// The tablet to split as was proposed, if it may be: one that is served,
+    /// and not the root, at a row inside it.
+    pub fn splittable(&self, proposal: &SplitProposal) -> Option<&TabletRecord> {
+        let tablet = self.tablets.get(&proposal.tablet)?;
+        let serving = self.servers.get(tablet.server.as_ref()?)?;
+        let is_served = serving.get(&tablet.tablet) == Some(&tablet.epoch);
+        let is_root = tablet.table == METADATA_TABLE && tablet.range == metadata::root_range();
+        let is_inside = tablet.range.contains(&proposal.row) && proposal.row != tablet.range.start;
+        (is_served && !is_root && is_inside).then_some(tablet)
     }
 
     /// Servers for `count` new tablets, in the order of the tablets: neighbours
@@ -142,7 +193,6 @@ pub fn assignment_of(record: &TabletRecord) -> Assignment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tablet_server::row_set::RowRange;
     use tablet_server::schema::TableId;
 
     fn server(name: &str) -> ServerId {
@@ -203,5 +253,59 @@ mod tests {
         assert_eq!(cluster.place(4), [server("a"), server("b"), server("b"), server("b")]);
         cluster.learn(Event::TabletsDropped([TabletId(1), TabletId(2)].into()), Epoch(4));
         assert_eq!(cluster.place(2), [server("a"), server("b")]);
+    }
+
+    fn parted(tablet: u64, row: &'static str) -> SplitProposal {
+        SplitProposal { tablet: TabletId(tablet), row: row.into() }
+    }
+
+    #[test]
+    fn the_children_take_the_rows_and_the_server_of_their_parent() {
+        let mut cluster = Cluster::default();
+        cluster.learn(found("a", &[(1, 3)]), Epoch(10));
+        cluster.learn(found("b", &[]), Epoch(10));
+        cluster.learn(Event::TabletsFound(vec![record(1, "a", 3)]), Epoch(11));
+        let proposal = parted(1, "m");
+        let parent = cluster.splittable(&proposal).unwrap();
+        let split = Split::new(parent, &proposal.row, [TabletId(8), TabletId(9)], Epoch(12));
+        let [left, right] = &split.children;
+        assert_eq!((&left.range.start[..], &left.range.end[..]), (&b""[..], &b"m"[..]));
+        assert_eq!((&right.range.start[..], &right.range.end[..]), (&b"m"[..], &b""[..]));
+        for child in [left, right] {
+            assert_eq!(
+                (child.table, child.epoch, &child.server),
+                (TableId(1), Epoch(12), &Some(server("a")))
+            );
+        }
+        assert_eq!(cluster.learn(Event::TabletSplit(split.clone()), Epoch(13)), []);
+        assert_eq!(cluster.splittable(&parted(1, "m")), None);
+        // The children are served as they are recorded, and count as tablets.
+        assert_eq!(cluster.learn(Event::TabletsFound(split.children.to_vec()), Epoch(15)), []);
+        assert_eq!(cluster.place(2), [server("b"), server("b")]);
+        assert!(cluster.splittable(&parted(9, "x")).is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_split_is_left_alone() {
+        let mut cluster = Cluster::default();
+        cluster.learn(found("a", &[(1, 3), (2, 2), (4, 3), (6, 3)]), Epoch(10));
+        let root = TabletRecord { table: METADATA_TABLE, range: metadata::root_range(), ..record(4, "a", 3) };
+        let inside = RowRange { start: "b".into(), end: "d".into() };
+        let others = vec![
+            record(1, "a", 3),
+            record(2, "a", 3),
+            record(3, "gone", 3),
+            root,
+            TabletRecord { range: inside, ..record(6, "a", 3) },
+        ];
+        cluster.learn(Event::TabletsFound(others), Epoch(11));
+        let root_row = SplitProposal { tablet: TabletId(4), row: vec![0, 0, 0, 0, 0, 0, 0, 0, 1].into() };
+        // At its first row; not loaded under its new ownership yet; without a server; the root; unknown.
+        for refused in [parted(1, ""), parted(2, "m"), parted(3, "m"), root_row, parted(5, "m")] {
+            assert_eq!(cluster.splittable(&refused), None, "{refused:?}");
+        }
+        for (row, is_inside) in [("a", false), ("b", false), ("c", true), ("d", false), ("e", false)] {
+            assert_eq!(cluster.splittable(&parted(6, row)).is_some(), is_inside, "{row}");
+        }
     }
 }

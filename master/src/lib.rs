@@ -9,6 +9,7 @@
 //! - [`metadata_writer`]: the master's writes to METADATA.
 //! - [`tables`]: the life of a table: creation and deletion that a crash leaves
 //!   either done or undone, and changes of its schema.
+//! - [`splits`]: a tablet that has grown too large becomes two, under traffic.
 //! - [`instances`]: the life of an instance, with its clusters and app profiles,
 //!   over [`instance_record`].
 //! - [`resource_ids`], [`table_rules`], [`authorized_view_rules`], [`instance_rules`],
@@ -37,6 +38,7 @@ pub mod pages;
 pub mod policies;
 pub mod policy_rules;
 pub mod resource_ids;
+pub mod splits;
 pub mod table_admin;
 pub mod table_rules;
 pub mod tables;

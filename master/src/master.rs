@@ -2,7 +2,7 @@
 //!
 //! A start (Bigtable section 5.2): take the lock; ask the servers what they
 //! serve; have the root tablet loaded, then METADATA's other tablets, then,
-//! once half-made and half-removed tables and instances are gone, all the rest. Each level is
+//! once half-made and half-removed tables and instances are gone and splits are settled, all the rest. Each level is
 //! written into the level above before it is loaded, so METADATA never names an
 //! ownership older than one that is served.
 //!
@@ -155,8 +155,10 @@ impl Master {
         self.finish_first_start(&cluster).await?;
         let root = self.read_root().await?;
         self.bring_into_service(&mut cluster, vec![root]).await?;
+        self.settle_metadata_splits(&mut cluster).await?;
         let second_level = self.read_metadata(metadata::root_range()).await?;
         self.bring_into_service(&mut cluster, second_level).await?;
+        self.settle_splits(&mut cluster).await?;
         let unfinished = self.load_instances().await?;
         self.load_tables(&mut cluster).await?;
         for instance in unfinished {
@@ -320,6 +322,7 @@ impl fmt::Debug for Master {
     }
 }
 
-fn damaged(key: &str, found: &str) -> Error {
+/// The error for a record of the lock service that makes no sense.
+pub(crate) fn damaged(key: &str, found: &str) -> Error {
     tablet_server::Error::from(BadTableRecord { key: key.to_owned(), found: found.to_owned() }).into()
 }

@@ -173,8 +173,9 @@ impl Master {
     pub async fn drop_row_range(self: &Arc<Self>, name: TableName, range: RowRange) -> Result<()> {
         let master = Arc::clone(self);
         to_its_end(async move {
-            let _cluster = master.cluster.lock().await;
+            let mut cluster = master.cluster.lock().await;
             let (record, _) = master.serving_table(&name).await?;
+            master.settle_splits(&mut cluster).await?;
             for tablet in master.tablets_of(TableId(record.table_id)).await? {
                 if tablet.range.intersection(&range).is_some() {
                     master.control(&tablet)?.drop_row_range(tablet.tablet, range.clone()).await?;
@@ -234,6 +235,7 @@ impl Master {
     /// A deletion of a table that serves.
     pub(crate) async fn remove_serving_table(&self, cluster: &mut Cluster, name: &TableName) -> Result<()> {
         let (mut record, revision) = self.serving_table(name).await?;
+        self.settle_splits(cluster).await?;
         let tablets = self.tablets_of(TableId(record.table_id)).await?;
         record.tablets = tablets.iter().map(intended).collect();
         record.state = TableState::Deleting.into();

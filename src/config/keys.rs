@@ -171,6 +171,12 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| shown_bytes(config.memtable_bytes),
     },
     Key {
+        name: "rows.tablet_max",
+        about: "how large a tablet grows before it is split in two, under traffic",
+        set: |config, text| bytes(text, 1 << 10, 1 << 50).map(|value| config.tablet_bytes_max = value),
+        show: |config| shown_bytes(config.tablet_bytes_max),
+    },
+    Key {
         name: "events.format",
         about: "how events are written to standard error: text or json",
         set: |config, text| {

@@ -55,8 +55,8 @@ pub(super) struct Rows {
     tablet_server: Arc<TabletServer>,
     master: Arc<Master>,
     router: Arc<Router>,
-    /// Has the master look at the tablets' load.
-    minutes: JoinHandle<()>,
+    /// What the master is asked to do from time to time.
+    chores: [JoinHandle<()>; 2],
 }
 
 impl Rows {
@@ -68,6 +68,7 @@ impl Rows {
         let mut options = TabletServerOptions::new(id, home.tablet_server());
         options.engine.memtable_bytes_max = bytes(config.memtable_bytes);
         options.engine.memory_bytes_max = bytes(config.rows_bytes);
+        options.tablet_bytes_max = config.tablet_bytes_max;
 
         let lock_service: Arc<dyn LockService> = Arc::clone(&home.lock_service) as _;
         let catalog = Arc::new(Catalog::new());
@@ -86,8 +87,15 @@ impl Rows {
         let router = Arc::new(Router::new(locator, catalog));
         let master = Master::start(lock_service, servers, Arc::clone(&router)).await;
         let master = master.map_err(ServeError::Master)?;
-        let minutes = tokio::spawn(note_load_each_minute(Arc::clone(&master)));
-        Ok(Self { tablet_server, master, router, minutes })
+        let chores = [
+            repeat(Duration::from_secs(60), &master, "note the tablets' load", |master| async move {
+                master.note_load().await
+            }),
+            repeat(Duration::from_secs(1), &master, "split a tablet", |master| async move {
+                master.split_large_tablets().await
+            }),
+        ];
+        Ok(Self { tablet_server, master, router, chores })
     }
 
     /// A client for the process's other roles, which passes no socket.
@@ -117,18 +125,30 @@ impl Rows {
 
     /// Syncs the commit log and stops serving rows. Call it when nobody asks for any more.
     pub(super) async fn close(&self) -> Result<(), ServeError> {
-        self.minutes.abort();
+        self.chores.iter().for_each(JoinHandle::abort);
         self.tablet_server.close().await.map_err(ServeError::Close)
     }
 }
 
-async fn note_load_each_minute(master: Arc<Master>) {
-    let mut minutes = tokio::time::interval(Duration::from_secs(60));
-    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        minutes.tick().await;
-        if let Err(error) = master.note_load().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the tablets' load is unknown");
+/// Has `master` do a chore now and then each `period`.
+fn repeat<F>(
+    period: Duration,
+    master: &Arc<Master>,
+    what: &'static str,
+    chore: impl Fn(Arc<Master>) -> F + Send + 'static,
+) -> JoinHandle<()>
+where
+    F: Future<Output = master::Result<()>> + Send,
+{
+    let master = Arc::clone(master);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = chore(Arc::clone(&master)).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the master could not {what}");
+            }
         }
-    }
+    })
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cluster::{Epoch, ServerId};
 
 use crate::error::Result;
@@ -35,6 +36,15 @@ pub struct TabletStats {
     pub row_count: u64,
 }
 
+/// A tablet that has grown too large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitProposal {
+    /// The tablet.
+    pub tablet: TabletId,
+    /// A row that parts it in two of about the same size: the first of the second.
+    pub row: Bytes,
+}
+
 /// The master's side of a tablet server.
 ///
 /// Every call may be made again: what is done already stays done.
@@ -64,4 +74,24 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
 
     /// Removes the tablet's rows in `range`, durably.
     async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()>;
+
+    /// The tablets that have grown too large.
+    async fn splits_due(&self) -> Result<Vec<SplitProposal>>;
+
+    /// Makes `children` of what `parent` holds, each with the rows of its range,
+    /// durably and without writing any of it again, and serves them. From then
+    /// on `parent` is only read: its writers wait until the split is finished
+    /// or abandoned, one of which is to be called whatever comes of this.
+    ///
+    /// # Errors
+    ///
+    /// Some of the children may exist; the parent is as before.
+    async fn split_tablet(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()>;
+
+    /// Serves `children`, and `parent` no longer, whose waiting writers are
+    /// refused before anything of theirs is logged; then removes its data.
+    async fn finish_split(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()>;
+
+    /// Removes what there is of `children`, and lets the writers of `parent` go on.
+    async fn abandon_split(&self, parent: TabletId, children: [TabletId; 2]) -> Result<()>;
 }

@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use crate::catalog::Catalog;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::clock::Clock;
-use crate::control::{Assignment, TabletControl, TabletStats};
+use crate::control::{Assignment, SplitProposal, TabletControl, TabletStats};
 use crate::error::{Error, Result};
 use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
@@ -39,6 +39,10 @@ use crate::tablet::{Surroundings, Tablet, tree_format, tree_id};
 /// A step of a scan up to this size runs where it is asked for; a larger one on
 /// a thread that may wait for the disk.
 pub(crate) const INLINE_STEP_BYTES: usize = 64 << 10;
+
+/// A tablet larger than this is split, unless a server is told otherwise: ten
+/// gigabytes then make some twenty or forty tablets.
+pub const TABLET_BYTES_MAX: u64 = 512 << 20;
 
 /// What a tablet server is told when it opens.
 #[derive(Clone, Debug)]
@@ -58,6 +62,9 @@ pub struct TabletServerOptions {
     /// Bytes between two of the row keys that a tablet gives as samples of its
     /// rows; at least 1. Clients make as many parts of a table of them.
     pub sample_bytes: u64,
+    /// A tablet that holds more bytes than this is to be split in two. Fewer
+    /// make more tablets, each with a memtable and files of its own.
+    pub tablet_bytes_max: u64,
 }
 
 impl TabletServerOptions {
@@ -71,6 +78,7 @@ impl TabletServerOptions {
             scan_count_max: 256,
             stall_patience: Duration::from_secs(5),
             sample_bytes: 64 << 20,
+            tablet_bytes_max: TABLET_BYTES_MAX,
         }
     }
 }
@@ -82,6 +90,7 @@ pub struct TabletServer {
     around: Surroundings,
     tablets: RwLock<HashMap<TabletId, Arc<Tablet>>>,
     tablet_count: Gauge,
+    tablet_bytes_max: u64,
     requests: Semaphore,
     scans: Arc<Semaphore>,
 }
@@ -119,6 +128,7 @@ impl TabletServer {
             session,
             around,
             tablets: RwLock::default(),
+            tablet_bytes_max: options.tablet_bytes_max,
             requests: Semaphore::new(options.request_count_max),
             scans: Arc::new(Semaphore::new(options.scan_count_max)),
         }))
@@ -244,6 +254,47 @@ impl TabletControl for TabletServer {
     async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()> {
         self.tablet(tablet)?.drop_row_range(&range).await
     }
+
+    async fn splits_due(&self) -> Result<Vec<SplitProposal>> {
+        let bytes_max = self.tablet_bytes_max;
+        let tablets: Vec<_> = self.tablets.read().values().cloned().collect();
+        blocking(move || Ok(tablets.iter().filter_map(|tablet| tablet.split_due(bytes_max)).collect())).await
+    }
+
+    async fn split_tablet(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()> {
+        if children.iter().all(|child| self.serves(child)) {
+            return Ok(());
+        }
+        let tablet = self.tablet(parent)?;
+        let ahead = Arc::clone(&tablet);
+        blocking(move || ahead.flush_ahead()).await?;
+        tablet.hold().await?;
+        let engine = self.around.engine.clone();
+        let forks = children.clone().map(|child| (tree_id(child.tablet), child.range.cell_keys()));
+        let forked = blocking(move || Ok(engine.fork_tree(tree_id(parent), &forks)?)).await;
+        let trees = forked.inspect_err(|_| tablet.resume())?;
+        for (child, tree) in children.iter().zip(trees) {
+            self.serve(child.clone(), tree).await;
+        }
+        Ok(())
+    }
+
+    async fn finish_split(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()> {
+        for child in children {
+            self.load_tablet(child.clone()).await?;
+        }
+        self.drop_tablet(parent).await
+    }
+
+    async fn abandon_split(&self, parent: TabletId, children: [TabletId; 2]) -> Result<()> {
+        if let Ok(parent) = self.tablet(parent) {
+            parent.resume();
+        }
+        for child in children {
+            self.drop_tablet(child).await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -328,6 +379,8 @@ impl TabletScan for LocalScan {
             blocking(step).await?
         };
         self.scan = Some(scan);
+        // The tree of a tablet that was closed meanwhile may have been read half empty.
+        self.tablet.check_open()?;
         let batch = batch?;
         self.tablet.count_rows(batch.seen.row_count);
         Ok(batch)

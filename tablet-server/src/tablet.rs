@@ -6,8 +6,12 @@
 //!   exclusive, until the write is applied to the memtable, not through the sync.
 //! - Reads see what is durable. A read-modify-write reads what is applied, and
 //!   its answer, 'not matched' too, waits until that is durable.
-//! - A tablet that closes, or drops a range of rows, waits for the writes that
-//!   are under way and keeps others out meanwhile: they hold its gate.
+//! - A tablet that closes, is split, or drops a range of rows, waits for the
+//!   writes that are under way and keeps others out meanwhile: they hold its gate.
+//!
+//! Reads hold nothing. The tree of a closed tablet is dropped sooner or later,
+//! and then holds nothing either, so whoever reads looks afterwards whether the
+//! tablet is still open, and believes what it read only then.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,18 +21,20 @@ use std::time::Duration;
 use lsm::{
     Candidate, Commit, Decision, Engine, KeepDecision, KeyRange, Tree, TreeFormat, TreeId, WriteBatch,
 };
+use parking_lot::Mutex;
 use row_api::data;
-use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, oneshot};
 use tokio::time::Instant;
 
 use crate::catalog::Catalog;
 use crate::cell_key;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::clock::Clock;
-use crate::control::{Assignment, TabletStats};
+use crate::control::{Assignment, SplitProposal, TabletStats};
 use crate::error::{Error, Result};
 use crate::gc;
 use crate::limits;
+use crate::metadata;
 use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
 use crate::row::Row;
@@ -43,6 +49,15 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Samples of one tablet at most, the one at its end aside.
 const SAMPLES_MAX: u64 = 32;
+
+/// Rows that part tablets are no longer than this, so that METADATA's keys have room for them.
+const PART_ROW_BYTES_MAX: usize = limits::ROW_KEY_BYTES_MAX - metadata::KEY_OVERHEAD_BYTES;
+
+/// Bytes of a memtable that may be left to be written out while writers wait.
+const HELD_BYTES: u64 = 256 << 10;
+
+/// Flushes before that at most: writers may be faster than the disk.
+const FLUSHES_AHEAD_MAX: usize = 4;
 
 /// What the tablets of a server share. Cheap to clone.
 #[derive(Clone)]
@@ -63,7 +78,9 @@ pub(crate) struct Tablet {
     tree: Tree,
     around: Surroundings,
     /// Held shared by each write until it is applied.
-    gate: RwLock<()>,
+    gate: Arc<RwLock<()>>,
+    /// The gate, since when a split keeps writers waiting.
+    held: Mutex<Option<(OwnedRwLockWriteGuard<()>, Instant)>>,
     /// Set under the gate, once and for all.
     closed: AtomicBool,
     /// Rows read and written, for those who balance load.
@@ -90,8 +107,9 @@ impl Tablet {
             Some(table) => gc::keep_decisions(table.schema(), Arc::clone(&clock))(),
             None => Box::new(KeepAll),
         }));
+        let (gate, held) = (Arc::default(), Mutex::default());
         let (closed, row_count) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { assignment, tree, around, gate: RwLock::new(()), closed, row_count }
+        Self { assignment, tree, around, gate, held, closed, row_count }
     }
 
     /// The tablet, its rows and its ownership.
@@ -131,7 +149,11 @@ impl Tablet {
 
     /// At most `count` rows that part what lies in `keys` into pieces of similar size.
     fn parts(&self, keys: &KeyRange, count: usize) -> Result<Vec<RowSample>> {
-        let boundary = |key: &[u8]| Some(cell_key::row_prefix(&cell_key::row_near(key)).into());
+        let boundary = |key: &[u8]| {
+            let mut row = cell_key::row_near(key);
+            row.truncate(PART_ROW_BYTES_MAX);
+            Some(cell_key::row_prefix(&row).into())
+        };
         let points = self.tree.split_points(keys, count, boundary)?;
         let sample = |point: lsm::SplitPoint| RowSample {
             row: cell_key::row_near(&point.key).into(),
@@ -142,8 +164,62 @@ impl Tablet {
 
     /// Serves nobody from now on; writes under way are applied when this returns.
     pub(crate) async fn close(&self) {
-        let _alone = self.gate.write().await;
+        let held = self.held.lock().take();
+        let (_alone, since) = match held {
+            Some((alone, since)) => (alone, Some(since)),
+            None => (Arc::clone(&self.gate).write_owned().await, None),
+        };
         self.closed.store(true, Ordering::Release);
+        since.into_iter().for_each(|since| self.count_hold(since));
+    }
+
+    /// Writes out what is in memory, so that little is left to be written while writers wait.
+    pub(crate) fn flush_ahead(&self) -> Result<()> {
+        for _ in 0..FLUSHES_AHEAD_MAX {
+            let others_bytes = self.around.engine.stats().frozen_memtable_bytes;
+            if self.tree.stats().memtable_bytes <= HELD_BYTES && others_bytes == 0 {
+                break;
+            }
+            self.tree.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the writes under way and keeps others waiting, until [`Tablet::resume`] or [`Tablet::close`].
+    pub(crate) async fn hold(&self) -> Result<()> {
+        let alone = Arc::clone(&self.gate).write_owned().await;
+        self.check_open()?;
+        *self.held.lock() = Some((alone, Instant::now()));
+        Ok(())
+    }
+
+    /// Lets writers go on.
+    pub(crate) fn resume(&self) {
+        let held = self.held.lock().take();
+        held.into_iter().for_each(|(_, since)| self.count_hold(since));
+    }
+
+    fn count_hold(&self, since: Instant) {
+        metrics::histogram!("hayloft_tablet_hold_seconds").record(since.elapsed());
+        tracing::info!(tablet = self.id().0, elapsed = ?since.elapsed(), "a split kept writers waiting");
+    }
+
+    /// The row to split the tablet at if it has grown beyond `bytes_max`. May wait for the disk.
+    pub(crate) fn split_due(&self, bytes_max: u64) -> Option<SplitProposal> {
+        let stats = self.tree.stats();
+        if self.check_open().is_err() || stats.memtable_bytes + stats.sstable_bytes <= bytes_max {
+            return None;
+        }
+        match self.parts(&self.assignment.range.cell_keys(), 1) {
+            Ok(parts) => {
+                parts.into_iter().next().map(|part| SplitProposal { tablet: self.id(), row: part.row })
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(tablet = self.id().0, error, "cannot tell where to split a tablet");
+                None
+            }
+        }
     }
 
     /// Applies `row` and waits until it is durable.
@@ -258,7 +334,10 @@ impl Tablet {
         self.check_open()?;
         self.check_row(row_key)?;
         let snapshot = self.around.engine.snapshot();
-        row_scan::read_row(&self.tree, &snapshot, &request.schema, row_key, &request.filter, &request.options)
+        let ReadRequest { schema, filter, options, .. } = request;
+        let row = row_scan::read_row(&self.tree, &snapshot, schema, row_key, filter, options);
+        self.check_open()?;
+        row
     }
 
     /// Begins to read what is durable now.
@@ -314,7 +393,8 @@ impl Tablet {
         Ok(gate)
     }
 
-    fn check_open(&self) -> Result<()> {
+    /// Refuses where the tablet is closed.
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(self.not_served()) } else { Ok(()) }
     }
 

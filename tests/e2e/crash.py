@@ -41,8 +41,12 @@ TABLE = f"{INSTANCE}/tables/crash"
 FAMILIES = ("left", "right")
 DELETED = "deleted"
 CALL_SECONDS = 20
-# Settings that make each kind of file come and go within a round.
-SMALL = {"HAYLOFT_ROWS_MEMTABLES": "1MiB", "HAYLOFT_PHOTOS_VOLUME_MAX": "1MiB"}
+# Settings that make each kind of file come and go, and tablets split, within a round.
+SMALL = {
+    "HAYLOFT_ROWS_MEMTABLES": "1MiB",
+    "HAYLOFT_ROWS_TABLET_MAX": "1MiB",
+    "HAYLOFT_PHOTOS_VOLUME_MAX": "1MiB",
+}
 ROW_WRITERS = 3
 PHOTO_WRITERS = 2
 

@@ -7,6 +7,7 @@ mod moves;
 mod operations;
 mod restarts;
 mod rows;
+mod splits;
 mod stack;
 mod tables;
 mod views;

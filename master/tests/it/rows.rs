@@ -63,7 +63,7 @@ async fn counters_from_many_tasks_are_exact() {
             let (client, table) = (stack.client.clone(), table.to_string());
             tokio::spawn(async move {
                 for _ in 0..INCREMENTS {
-                    increment(&client, &table).await;
+                    increment(&client, &table, "counter").await;
                 }
             })
         })
@@ -77,7 +77,8 @@ async fn counters_from_many_tasks_are_exact() {
     stack.close().await;
 }
 
-async fn increment(client: &RowClient, table: &str) {
+/// Adds 1 to the counter in `row`.
+pub async fn increment(client: &RowClient, table: &str, row: &'static str) {
     let rule = data::ReadModifyWriteRule {
         family_name: "f".to_owned(),
         column_qualifier: "n".into(),
@@ -85,7 +86,7 @@ async fn increment(client: &RowClient, table: &str) {
     };
     let request = data::ReadModifyWriteRowRequest {
         table_name: table.to_owned(),
-        row_key: "counter".into(),
+        row_key: row.into(),
         rules: vec![rule],
         ..data::ReadModifyWriteRowRequest::default()
     };

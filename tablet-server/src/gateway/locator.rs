@@ -131,10 +131,21 @@ impl Locator {
         Box::pin(async move {
             let mut records = Vec::new();
             let mut rest = range;
+            let mut was_stale = false;
             loop {
                 let location = self.locate(METADATA_TABLE, Place::At(&rest.start)).await?;
-                let read = self.read_tablet(&location, &rest, count_max, &mut records).await;
-                read.inspect_err(|_| self.forget(&location))?;
+                let read_count = records.len();
+                if let Err(error) = self.read_tablet(&location, &rest, count_max, &mut records).await {
+                    self.forget(&location);
+                    // Once, for a tablet of METADATA that was split or moved since it was found.
+                    if was_stale || !matches!(error, Error::NotServed { .. }) {
+                        return Err(error);
+                    }
+                    was_stale = true;
+                    records.truncate(read_count);
+                    continue;
+                }
+                was_stale = false;
                 rest.start = location.range.end.clone();
                 if records.len() >= count_max || rest.start.is_empty() || rest.is_empty() {
                     return Ok(records);

@@ -172,15 +172,17 @@ impl Router {
 }
 
 /// How long a request has been refused, and whether it may be sent again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Attempts {
-    deadline: Instant,
+    /// Set when it is refused first: it may have waited before, at a tablet that is split.
+    deadline: Option<Instant>,
+    /// Before the next attempt; none before the second, as the tablet's new place mostly stands in METADATA.
     pause: Duration,
 }
 
 impl Attempts {
     pub(super) fn new() -> Self {
-        Self { deadline: Instant::now() + PATIENCE, pause: PAUSE_MIN }
+        Self::default()
     }
 
     /// Waits a little where `error` may pass and patience lasts; otherwise gives it back.
@@ -191,11 +193,14 @@ impl Attempts {
         if router.catalog.by_id(table.id).is_none() {
             return Err(Error::NoTable { name: table.name.to_string() });
         }
-        if Instant::now() >= self.deadline {
+        let now = Instant::now();
+        if now >= *self.deadline.get_or_insert(now + PATIENCE) {
             return Err(error);
         }
-        tokio::time::sleep(self.pause).await;
-        self.pause = PAUSE_MAX.min(self.pause * 2);
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
+        self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
         Ok(())
     }
 }

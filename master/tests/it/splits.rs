@@ -1,0 +1,226 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use row_api::names::TableName;
+use tablet_server::TabletServerOptions;
+use tablet_server::metadata::{self, METADATA_TABLE, TabletRecord};
+use tablet_server::row_set::RowRange;
+use tokio::task::JoinSet;
+use vfs::SimulatedFileSystem;
+use vfs::simulated::FaultPlan;
+
+use crate::rows::increment;
+use crate::stack::{Stack, set};
+
+const DIR: &str = "/data";
+const ROWS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// Any tablet of some rows is too large.
+fn tiny(options: &mut TabletServerOptions) {
+    options.tablet_bytes_max = 1;
+}
+
+async fn open(
+    fs: &SimulatedFileSystem,
+    adjust: impl FnOnce(&mut TabletServerOptions),
+) -> Result<Stack, Box<dyn std::error::Error + Send + Sync>> {
+    Stack::open_on(Arc::new(fs.clone()), Path::new(DIR), adjust).await
+}
+
+/// What METADATA says of all tablets but the root.
+async fn records(stack: &Stack) -> Vec<TabletRecord> {
+    let locator = stack.router.locator();
+    let mut records = locator.metadata_rows(metadata::root_range(), 10_000).await.unwrap();
+    records.extend(locator.metadata_rows(metadata::second_range(), 10_000).await.unwrap());
+    records
+}
+
+/// METADATA names each tablet that is served and each tree that is there, and
+/// the tablets of a table leave no gap and do not overlap.
+async fn check_tablets(stack: &Stack, case: &str) -> usize {
+    let records = records(stack).await;
+    let mut named: Vec<_> = records.iter().map(|record| (record.tablet, record.epoch)).collect();
+    named.sort_unstable();
+    let mut served: Vec<_> = Vec::new();
+    for stats in stack.server.stats() {
+        let assignment = stats.assignment;
+        if assignment.table != METADATA_TABLE || assignment.range != metadata::root_range() {
+            served.push((assignment.tablet, assignment.epoch));
+        }
+    }
+    assert_eq!(named, served, "{case}");
+    assert_eq!(stack.server.engine().trees().len(), served.len() + 1, "{case}");
+    for neighbours in records.windows(2) {
+        let [left, right] = neighbours else { continue };
+        let start =
+            if left.table == right.table { left.range.end.clone() } else { RowRange::default().start };
+        assert_eq!(right.range.start, start, "{case}");
+        assert!(left.table == right.table || left.range.end.is_empty(), "{case}");
+    }
+    assert!(stack.lock_service.list("splits/").await.unwrap().is_empty(), "{case}");
+    records.len()
+}
+
+/// A disk with a table of [`ROWS`].
+async fn disk() -> (SimulatedFileSystem, TableName) {
+    let fs = SimulatedFileSystem::new();
+    let stack = open(&fs, |_| {}).await.unwrap();
+    let table = stack.create("t", &["x"]).await;
+    for row in ROWS {
+        stack.put(&table, row, "v").await;
+    }
+    assert_eq!(check_tablets(&stack, "at first").await, 3);
+    stack.close().await;
+    (fs.power_cut(0), table)
+}
+
+/// Splits until nothing is too large; how many tablets there are then.
+async fn split_all(stack: &Stack) -> usize {
+    let mut count = 0;
+    loop {
+        stack.master.split_large_tablets().await.unwrap();
+        let now = check_tablets(stack, "after a split").await;
+        if now == count {
+            return count;
+        }
+        count = now;
+    }
+}
+
+#[tokio::test]
+async fn tablets_that_have_grown_are_split_and_live_on_as_any_other() {
+    let (fs, table) = disk().await;
+    let stack = open(&fs, tiny).await.unwrap();
+    let count = split_all(&stack).await;
+    assert_eq!(stack.keys(&table).await, ROWS);
+    // So few rows fill one block, which is as fine as a tree tells where its bytes lie.
+    assert!(stack.boundaries(&table).await.len() > 2);
+    // METADATA's own tablets are split, but for the root.
+    assert!(records(&stack).await.iter().filter(|record| record.table == METADATA_TABLE).count() > 1);
+    stack.put(&table, "d", "w").await;
+    let begins_with = |row: &str| RowRange { start: row.to_owned().into(), end: "h".into() };
+    stack.master.drop_row_range(table.clone(), begins_with("e")).await.unwrap();
+    assert_eq!(stack.keys(&table).await, ["a", "b", "c", "d", "h"]);
+    stack.close().await;
+
+    let stack = open(&fs.power_cut(1), |_| {}).await.unwrap();
+    assert_eq!(check_tablets(&stack, "after a restart").await, count);
+    assert_eq!(stack.keys(&table).await, ["a", "b", "c", "d", "h"]);
+    assert_eq!(stack.value(&table, "d").await.unwrap(), "w");
+    stack.master.delete_table(table).await.unwrap();
+    let left = records(&stack).await;
+    assert!(left.iter().all(|record| record.table == METADATA_TABLE));
+    assert_eq!(stack.server.engine().trees().len(), left.len() + 1);
+    stack.close().await;
+}
+
+#[tokio::test]
+async fn a_crash_anywhere_in_a_split_leaves_the_parent_or_both_children() {
+    let mut outcomes = [0, 0];
+    for cut in 0.. {
+        let (fs, table) = disk().await;
+        let stack = open(&fs, tiny).await.unwrap();
+        let begun = fs.operation_count();
+        fs.set_faults(FaultPlan { cut_at: Some(begun + cut), ..FaultPlan::default() });
+        let split = stack.master.split_large_tablets().await.is_ok();
+        let is_past = fs.operation_count() <= begun + cut;
+        drop(stack);
+
+        let case = format!("cut at {cut}");
+        let stack = open(&fs.power_cut(cut), |_| {}).await.unwrap_or_else(|error| panic!("{case}: {error}"));
+        let count = check_tablets(&stack, &case).await;
+        assert_eq!(stack.keys(&table).await, ROWS, "{case}");
+        for row in ROWS {
+            stack.put(&table, row, "w").await;
+            assert_eq!(stack.value(&table, row).await.unwrap(), "w", "{case}");
+        }
+        // The tablet of METADATA and the one that has rows.
+        assert!((3..=5).contains(&count) && (!split || count == 5), "{case}: {count} tablets");
+        outcomes[usize::from(count == 5)] += 1;
+        stack.close().await;
+        if is_past {
+            break;
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn splits_under_traffic_lose_and_repeat_nothing() {
+    const WRITERS: usize = 4;
+    const BATCH_WRITERS: usize = 2;
+    const WRITES: usize = 200;
+    const COUNTERS: [&str; 3] = ["counter", "f-counter", "z-counter"];
+    let fs = SimulatedFileSystem::new();
+    let small = |options: &mut TabletServerOptions| options.tablet_bytes_max = 40_000;
+    let stack = Arc::new(open(&fs, small).await.unwrap());
+    let table = stack.create("t", &[]).await;
+    let (written, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS + BATCH_WRITERS {
+        let (client, table, written) = (stack.client.clone(), table.clone(), Arc::clone(&written));
+        writers.spawn(async move {
+            let mutations = || vec![set("f", "q", &"v".repeat(1_000))];
+            for i in 0..WRITES {
+                // Spread over all rows, in another order for each writer.
+                let place = (i * 37 + writer * 11) % WRITES;
+                let row = |part: usize| format!("{place:03}-{writer}-{part}").into_bytes();
+                if writer < WRITERS {
+                    client.mutate_row(&table, &row(0), mutations()).await.unwrap();
+                    written.fetch_add(1, Ordering::SeqCst);
+                } else {
+                    let rows = (0..3).map(|part| (row(part), mutations())).collect();
+                    for outcome in client.mutate_rows(&table, rows).await.unwrap() {
+                        outcome.unwrap();
+                        written.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            }
+        });
+    }
+    for row in COUNTERS {
+        let (client, table) = (stack.client.clone(), table.to_string());
+        writers.spawn(async move {
+            for _ in 0..WRITES {
+                increment(&client, &table, row).await;
+            }
+        });
+    }
+    let (scanned, scanned_table, told, is_done) =
+        (Arc::clone(&stack), table.clone(), Arc::clone(&written), Arc::clone(&done));
+    let scanner = tokio::spawn(async move {
+        while !is_done.load(Ordering::SeqCst) {
+            let written = told.load(Ordering::SeqCst);
+            let keys = scanned.keys(&scanned_table).await;
+            assert!(keys.is_sorted_by(|a, b| a < b), "a row came twice");
+            assert!(keys.len() >= written, "{} rows of {written}", keys.len());
+        }
+    });
+    let (master, is_done) = (Arc::clone(&stack.master), Arc::clone(&done));
+    let splitter = tokio::spawn(async move {
+        while !is_done.load(Ordering::SeqCst) {
+            master.split_large_tablets().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+
+    while let Some(outcome) = writers.join_next().await {
+        outcome.unwrap();
+    }
+    done.store(true, Ordering::SeqCst);
+    scanner.await.unwrap();
+    splitter.await.unwrap();
+    let rows = WRITES * (WRITERS + 3 * BATCH_WRITERS);
+    assert_eq!(stack.keys(&table).await.len(), rows + COUNTERS.len());
+    for row in COUNTERS {
+        let found = stack.client.read_row(&table, row.as_bytes()).await.unwrap().unwrap();
+        let count = i64::from_be_bytes(found.cell("f", b"n").unwrap().value.as_ref().try_into().unwrap());
+        assert_eq!(count, WRITES as i64, "{row}");
+    }
+    // However little of the processor was left to it meanwhile.
+    split_all(&stack).await;
+    assert!(stack.boundaries(&table).await.len() > 10);
+    Arc::into_inner(stack).unwrap().close().await;
+}

@@ -1,0 +1,125 @@
+"""Tablets that split, again and again, under writers, counters and scans: nobody sees an error, a gap or a row twice."""
+
+import threading
+import time
+
+import pytest
+import requests
+from google.cloud.bigtable.data import BigtableDataClient, ReadRowsQuery, SetCell
+from google.cloud.bigtable.data.read_modify_write_rules import IncrementRule
+
+from conftest import INSTANCE, PROJECT, create_table, table_admin
+from hayloft import Hayloft
+
+SECONDS = 12
+WRITERS = 4
+COUNTERS = 3
+VALUE = b"v" * 2000
+
+
+class Traffic:
+    """Clients that note what was acknowledged and how long the longest call took."""
+
+    def __init__(self, table):
+        self.table = table
+        self.lock = threading.Lock()
+        self.done = threading.Event()
+        self.keys, self.counts, self.failures = set(), [0] * COUNTERS, []
+        self.scans, self.longest = 0, 0.0
+        jobs = [(self.write, i) for i in range(WRITERS)] + [(self.count_up, i) for i in range(COUNTERS)]
+        jobs += [(self.scan, 0), (self.read, 0)]
+        self.threads = [threading.Thread(target=self.guard, args=job) for job in jobs]
+
+    def guard(self, job, index):
+        try:
+            number = 0
+            while not self.done.is_set():
+                job(index, number)
+                number += 1
+        except Exception as error:  # Whatever it is, the test is to show it.
+            self.failures.append(f"{job.__name__}: {error!r}")
+            self.done.set()
+
+    def timed(self, call, *arguments, **options):
+        began = time.monotonic()
+        answer = call(*arguments, retryable_errors=(), operation_timeout=20, **options)
+        self.longest = max(self.longest, time.monotonic() - began)
+        return answer
+
+    def write(self, index, number):
+        key = b"%04d-%d-%d" % (number * 7919 % 10_000, index, number)
+        self.timed(self.table.mutate_row, key, SetCell("f", b"q", VALUE, timestamp_micros=1000))
+        with self.lock:
+            self.keys.add(key)
+
+    def count_up(self, index, number):
+        began = time.monotonic()
+        row = self.table.read_modify_write_row(b"%d000-counter" % (index * 4), IncrementRule("f", b"n"))
+        self.longest = max(self.longest, time.monotonic() - began)
+        counted = int.from_bytes(row.cells[0].value, "big")
+        assert counted == number + 1, f"counter {index} is {counted} after {number} increments"
+        self.counts[index] = counted
+
+    def read(self, _, number):
+        with self.lock:
+            key = next(iter(self.keys), None)
+        if key is not None:
+            row = self.timed(self.table.read_row, key)
+            assert row is not None and row.cells[0].value == VALUE, f"{key} is not there"
+
+    def scan(self, _, number):
+        with self.lock:
+            known = set(self.keys)
+        found = [row.row_key for row in self.table.read_rows_stream(ReadRowsQuery(), retryable_errors=())]
+        assert all(a < b for a, b in zip(found, found[1:])), "a scan repeated a row or lost the order"
+        missing = known.difference(found)
+        assert not missing, f"a scan missed {len(missing)} rows, {sorted(missing)[:3]}"
+        self.scans += 1
+
+
+@pytest.mark.timeout(300)
+def test_splits_under_traffic_are_seen_by_nobody(tmp_path, monkeypatch, capsys):
+    env = {"HAYLOFT_ROWS_TABLET_MAX": "256KiB", "HAYLOFT_ROWS_MEMTABLES": "1MiB"}
+    server = Hayloft(tmp_path / "data", tmp_path / "hayloft.log", env=env).start()
+    try:
+        monkeypatch.setenv("BIGTABLE_EMULATOR_HOST", server.bigtable)
+        with BigtableDataClient(project=PROJECT) as client:
+            create_table(table_admin(server.bigtable), "t", families=["f"])
+            table = client.get_table(INSTANCE, "t")
+            traffic = Traffic(table)
+            for thread in traffic.threads:
+                thread.start()
+            traffic.done.wait(SECONDS)
+            traffic.done.set()
+            for thread in traffic.threads:
+                thread.join(60)
+            assert not traffic.failures, traffic.failures
+            boundaries = [key for key, _ in table.sample_row_keys()]
+            assert len(boundaries) > 4, boundaries
+            assert boundaries == sorted(boundaries[:-1]) + [b""]
+            holds = hold_seconds(server)
+            with capsys.disabled():
+                print(
+                    f"\n    {len(boundaries)} tablets, {len(traffic.keys)} rows, {sum(traffic.counts)} increments, "
+                    f"{traffic.scans} scans; longest call {traffic.longest * 1000:.0f} ms; writers held: {holds}",
+                    end="",
+                )
+            server.kill()
+            server.start()
+            monkeypatch.setenv("BIGTABLE_EMULATOR_HOST", server.bigtable)
+        with BigtableDataClient(project=PROJECT) as client:
+            table = client.get_table(INSTANCE, "t")
+            found = {row.row_key: row for row in table.read_rows(ReadRowsQuery())}
+            assert traffic.keys <= found.keys()
+            for index, count in enumerate(traffic.counts):
+                value = found[b"%d000-counter" % (index * 4)].cells[0].value
+                assert int.from_bytes(value, "big") == count
+        assert server.stop() == 0
+    finally:
+        server.kill()
+
+
+def hold_seconds(server):
+    """What the console tells of how long splits kept writers waiting."""
+    metrics = requests.get(server.url("console", "/metrics"), timeout=10).text
+    return [line for line in metrics.splitlines() if line.startswith("hayloft_tablet_hold_seconds")][-5:]
