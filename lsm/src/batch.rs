@@ -112,13 +112,8 @@ impl WriteBatch {
         &self.encoded
     }
 
-    /// Gives up the batch for its encoding.
-    pub(crate) fn into_encoded(self) -> Vec<u8> {
-        self.encoded
-    }
-
     fn push(&mut self, kind: Kind, tree: TreeId, key: &[u8], value: Option<&[u8]>) {
-        // A batch of one write, the most frequent one, gets its exact size: its buffer lives on in a memtable.
+        // A batch of one write, the most frequent one, gets its exact size at once.
         let value_bytes = value.map_or(0, |value| varint_bytes(value.len() as u64) + value.len());
         let key_bytes = varint_bytes(key.len() as u64) + key.len();
         self.encoded.reserve(1 + varint_bytes(tree.0) + key_bytes + value_bytes);

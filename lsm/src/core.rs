@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
@@ -25,7 +24,6 @@ use crate::compaction::threads::CompactionThreads;
 use crate::file_id::FileIds;
 use crate::flush::FlushPace;
 use crate::gate::{Lanes, Pressure, Stalls, WriteGate};
-use crate::internal_key::Kind;
 use crate::manifest::{Manifest, TreeRecord};
 use crate::memtable::Memtable;
 use crate::options::Background;
@@ -159,7 +157,7 @@ impl Core {
             }
             let count = batch.len() as u64;
             let first_sequence = appending.append(batch.encoded(), batch.len());
-            let bytes: usize = apply(&trees, batch, first_sequence);
+            let bytes: usize = apply(&trees, &batch, first_sequence);
             appending.publish();
             let active_bytes = self.active_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
             if active_bytes >= self.options.memtable_bytes_max / 2 {
@@ -522,57 +520,20 @@ fn check_sizes(batch: &WriteBatch) -> Result<()> {
 
 /// Applies a batch to the trees it writes to, given in the batch's order.
 /// Returns by how many bytes memtables grew.
-fn apply(trees: &[Arc<TreeCore>], batch: WriteBatch, first_sequence: u64) -> usize {
-    if let [tree] = trees {
-        let state = tree.state();
-        let encoded = batch.into_encoded();
-        return apply_whole(&state.active, encoded, first_sequence);
-    }
-    let ids: SmallVec<[TreeId; 4]> = batch.trees().into();
-    let encoded = batch.into_encoded();
-    trees
-        .iter()
-        .zip(ids)
-        .map(|(tree, id)| apply_part(&tree.state().active, id, &encoded, first_sequence))
-        .sum()
+fn apply(trees: &[Arc<TreeCore>], batch: &WriteBatch, first_sequence: u64) -> usize {
+    let parts = trees.iter().zip(batch.trees());
+    parts.map(|(tree, id)| apply_part(&tree.state().active, *id, batch.encoded(), first_sequence)).sum()
 }
 
-/// Applies a batch that writes to one tree only: its buffer becomes the memtable's.
-pub(crate) fn apply_whole(memtable: &Memtable, encoded: Vec<u8>, first_sequence: u64) -> usize {
-    let before = memtable.bytes();
-    let _guard = crossbeam_epoch::pin();
-    memtable.charge_buffer(encoded.capacity());
-    let encoded = Bytes::from(encoded);
-    for (sequence, operation) in (first_sequence..).zip(Operations::new(&encoded)) {
-        let operation = operation.expect("batches are encoded by this crate, and verified by a recovery");
-        let (key, value) = (encoded.slice(operation.key), encoded.slice(operation.value));
-        memtable.insert(key, sequence, operation.kind, value);
-    }
-    memtable.bytes() - before
-}
-
-/// Applies what a batch writes to the tree `id`. The bytes are copied, so that
-/// the memtable of a tree which is flushed seldom does not keep those of others.
+/// Applies what a batch writes to the tree `id`. Returns by how many bytes the memtable grew.
 pub(crate) fn apply_part(memtable: &Memtable, id: TreeId, encoded: &[u8], first_sequence: u64) -> usize {
     let before = memtable.bytes();
-    let _guard = crossbeam_epoch::pin();
-    let mut copied = Vec::new();
-    let mut writes: SmallVec<[(u64, Kind, usize, usize); 8]> = SmallVec::new();
     for (sequence, operation) in (first_sequence..).zip(Operations::new(encoded)) {
         let operation = operation.expect("batches are encoded by this crate, and verified by a recovery");
         if operation.tree == id {
-            copied.extend_from_slice(&encoded[operation.key.clone()]);
-            copied.extend_from_slice(&encoded[operation.value.clone()]);
-            writes.push((sequence, operation.kind, operation.key.len(), operation.value.len()));
+            let (key, value) = (&encoded[operation.key], &encoded[operation.value]);
+            memtable.insert(key, sequence, operation.kind, value);
         }
-    }
-    copied.shrink_to_fit();
-    memtable.charge_buffer(copied.capacity());
-    let mut rest = Bytes::from(copied);
-    for (sequence, kind, key_bytes, value_bytes) in writes {
-        let key = rest.split_to(key_bytes);
-        let value = rest.split_to(value_bytes);
-        memtable.insert(key, sequence, kind, value);
     }
     memtable.bytes() - before
 }

@@ -97,7 +97,7 @@ impl Memtable {
     /// Bytes of memory that entries in `range` take, roughly.
     fn approximate_bytes(&self, range: &KeyRange) -> u64 {
         if range.start.is_empty() && range.end.is_empty() {
-            return self.bytes() as u64;
+            return self.entry_bytes() as u64;
         }
         self.weigh(range).iter().map(|(_, bytes)| bytes).sum()
     }
@@ -110,7 +110,7 @@ impl Memtable {
             return entries;
         }
         let (mut within, all) = self.samples().within(range);
-        let bytes = u128::from(self.bytes() as u64);
+        let bytes = u128::from(self.entry_bytes() as u64);
         for (_, stands_for) in &mut within {
             let share = bytes * u128::from(*stands_for) / u128::from(all.max(1));
             *stands_for = u64::try_from(share).unwrap_or(u64::MAX);

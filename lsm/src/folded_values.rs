@@ -19,11 +19,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use crate::skip_list::ENTRY_OVERHEAD_BYTES;
+
 /// After as many operands a value is worth keeping.
 pub(crate) const OPERANDS_MIN: usize = 32;
 
 /// What an operand takes in a memtable at least.
-const OPERAND_BYTES: usize = 160;
+const OPERAND_BYTES: usize = ENTRY_OVERHEAD_BYTES;
 
 /// What a value takes beside its bytes and its key's: entry, shared headers, allocator's rounding.
 const VALUE_OVERHEAD_BYTES: usize = 192;

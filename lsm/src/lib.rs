@@ -101,6 +101,7 @@ mod memtable;
 mod range_tombstone;
 mod retired;
 mod size_samples;
+mod skip_list;
 
 mod block_cache;
 mod part_cursor;

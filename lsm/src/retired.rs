@@ -78,13 +78,14 @@ impl RetiredMemtables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::internal_key::Kind;
 
     #[test]
     fn a_memtable_goes_once_nobody_reads_it_and_is_charged_meanwhile() {
         let budget = Arc::new(BlockCache::new(1 << 30, 0));
         let retired = RetiredMemtables::default();
         let memtable = Arc::new(Memtable::new());
-        memtable.charge_buffer(1 << 20);
+        memtable.insert(b"k", 1, Kind::Put, &vec![7; 1 << 20]);
         retired.add(Arc::clone(&memtable));
         assert!(retired.fresh_bytes() >= 1 << 20);
         retired.free(&budget);

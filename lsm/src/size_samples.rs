@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::KeyRange;
 
 /// Bytes from one sample to the next at first.
-const STEP_BYTES_MIN: usize = 4 << 10;
+const STEP_BYTES_MIN: usize = 2 << 10;
 
 /// Then every second sample goes.
 const SAMPLES_MAX: usize = 4096;
@@ -48,7 +48,7 @@ impl SizeSamples {
     ///
     /// REQUIRES: one caller at a time.
     #[inline]
-    pub(crate) fn count(&self, key: &Bytes, bytes: usize) -> bool {
+    pub(crate) fn count(&self, key: &[u8], bytes: usize) -> bool {
         let due = self.due.load(Ordering::Relaxed);
         if bytes < due {
             self.due.store(due - bytes, Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl SizeSamples {
 
     /// Takes `key`, whose entry goes on for so many bytes past the point where a sample was due.
     #[cold]
-    fn sample(&self, key: &Bytes, mut past: usize) {
+    fn sample(&self, key: &[u8], mut past: usize) {
         let mut kept = self.kept.lock();
         let mut stands_for = kept.step as u64;
         let due = loop {
@@ -72,7 +72,7 @@ impl SizeSamples {
             stands_for += kept.step as u64;
         };
         self.due.store(due, Ordering::Relaxed);
-        kept.samples.push((key.clone(), stands_for));
+        kept.samples.push((Bytes::copy_from_slice(key), stands_for));
         if kept.samples.len() == SAMPLES_MAX {
             kept.thin_out();
         }
@@ -127,7 +127,7 @@ mod tests {
             let key = if i % 3 == 0 { key % 10_000 } else { key };
             total += bytes;
             low += if key < 10_000 { bytes } else { 0 };
-            samples.count(&format!("{key:06}").into(), bytes);
+            samples.count(format!("{key:06}").as_bytes(), bytes);
         }
         let (within, all) = samples.within(&range(0, 10_000));
         let within: u64 = within.iter().map(|(_, bytes)| bytes).sum();
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn one_great_entry_stands_for_itself() {
         let samples = SizeSamples::new();
-        samples.count(&"a".into(), 10 << 20);
-        samples.count(&"b".into(), 100);
+        samples.count(b"a", 10 << 20);
+        samples.count(b"b", 100);
         let (within, all) = samples.within(&KeyRange { start: "a".into(), end: "b".into() });
         assert_eq!(within.len(), 1);
         assert_eq!(within[0].1, all);

@@ -21,7 +21,8 @@ fn user_key(i: u64) -> Vec<u8> {
     format!("user{:020}", i * 2).into_bytes()
 }
 
-fn measure(what: &str, operations: u32, mut run: impl FnMut()) {
+/// Runs `run` and prints what each of its `operations` took.
+pub(crate) fn measure(what: &str, operations: u32, run: impl FnOnce()) {
     let start = processor_time();
     run();
     let took = processor_time() - start;

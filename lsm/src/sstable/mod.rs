@@ -24,7 +24,7 @@ pub(crate) mod format;
 pub mod inspect;
 pub(crate) mod key_digests;
 #[cfg(test)]
-mod measure;
+pub(crate) mod measure;
 mod miss;
 pub(crate) mod properties;
 pub(crate) mod table;

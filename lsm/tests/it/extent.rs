@@ -76,8 +76,8 @@ fn shapes() -> [(&'static str, Engine, Tree); 3] {
 fn approximate_bytes_are_within_a_tenth() {
     for (name, _engine, tree) in shapes() {
         let whole = tree.approximate_bytes(&KeyRange::default());
-        // An entry takes about 100 bytes beside its value in memory, and few on disk.
-        let overhead = if name == "memtables" { 104 + 8 } else { 14 };
+        // An entry takes about 40 bytes beside key and value in memory, and few on disk.
+        let overhead = if name == "memtables" { 40 + 8 } else { 14 };
         let weight = |row: u32| if row < ROWS / 2 { 100 + overhead } else { 304 + overhead };
         let total: u32 = (0..ROWS).map(weight).sum();
         for (start, end) in [(0, ROWS), (0, 300), (1400, 1700), (2000, 2100), (300, 2900)] {
@@ -102,7 +102,7 @@ fn split_points_part_a_range_evenly_at_rows() {
             let mut ends: Vec<_> = points.iter().map(|point| point.key.clone()).collect();
             ends.push(range.end.clone());
             for end in ends {
-                assert!(end.len() == 5 || end.is_empty(), "a row's key: {end:?}");
+                assert!(end.len() <= 5, "nothing inside a row: {end:?}");
                 let piece = tree.approximate_bytes(&KeyRange { start, end: end.clone() });
                 let expected = whole / (count as u64 + 1);
                 assert!(piece.abs_diff(expected) <= expected / 7, "{name}: {piece} for {expected}");

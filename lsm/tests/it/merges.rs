@@ -230,7 +230,8 @@ fn a_hot_counter_is_one_entry_once_it_is_flushed() {
     for operator in ["test.sum", "test.append", "test.append.combining"] {
         let (_fs, engine, tree) = opened(operator);
         for round in 1..=3 {
-            for _ in 0..500 {
+            // Fewer than fill a memtable, which would be flushed with the rest to come.
+            for _ in 0..400 {
                 write(&engine, |batch| batch.merge(TREE, b"k", &1_i64.to_le_bytes()));
             }
             tree.flush().expect("flushed");
@@ -239,9 +240,9 @@ fn a_hot_counter_is_one_entry_once_it_is_flushed() {
             assert!(stats.entry_count <= tables, "{operator}, {round}: {stats:?}");
             let value = tree.get(&engine.snapshot(), b"k").expect("readable").expect("there");
             if operator == "test.sum" {
-                assert_eq!(number(&value), 500 * round);
+                assert_eq!(number(&value), 400 * round);
             } else {
-                assert_eq!(value.len(), usize::try_from(1 + 500 * 9 * round).expect("small"));
+                assert_eq!(value.len(), usize::try_from(1 + 400 * 9 * round).expect("small"));
             }
         }
     }
