@@ -1,10 +1,12 @@
 //! Ordered reading of one tree.
 //!
 //! A cursor over user keys stands on a merge of memtables, tables and levels.
-//! Going forward it stands on the entry it shows; going backward the merge is
-//! already before that key, since the newest version comes last, and key and
-//! value are held aside. So are they going forward where the value had to be
-//! folded from merge operands: the merge is past those then.
+//! Going forward it stands on the entry it shows. Going backward a key's newest
+//! version comes last: where the merge knows that it stands on that already, as
+//! it does for most keys, the cursor shows it in place; else the merge goes on
+//! before the key, and key and value are held aside. So are they going forward
+//! where the value had to be folded from merge operands: the merge is past
+//! those then.
 //!
 //! A move without permission to block may be cut short in the middle. What it
 //! keeps is the gap between two keys that it has come to, and the next move
@@ -60,10 +62,12 @@ enum Position {
     Fresh,
     /// On the merge's current entry.
     Forward,
+    /// On the merge's current entry, which is all that there is of its key.
+    Backward,
     /// On `key` and `value`, the merge being past the operands of that.
     Folded,
-    /// On `key` and `value`, the merge being before them.
-    Backward,
+    /// On `key` and `value`, the merge being before all versions.
+    Passed,
     /// In the gap, on no key, wherever the merge is.
     Between,
     BeforeFirst,
@@ -158,8 +162,8 @@ impl Iter {
     /// The current key. Panics unless the last move returned true.
     pub fn key(&self) -> &[u8] {
         match self.position {
-            Position::Forward => internal_key::user_key(self.merged.key()),
-            Position::Folded | Position::Backward => &self.key,
+            Position::Forward | Position::Backward => internal_key::user_key(self.merged.key()),
+            Position::Folded | Position::Passed => &self.key,
             _ => panic!("the iterator stands on no key"),
         }
     }
@@ -167,8 +171,8 @@ impl Iter {
     /// The current value, in place.
     pub fn value(&self) -> &[u8] {
         match self.position {
-            Position::Forward => self.merged.value(),
-            Position::Folded | Position::Backward => &self.value,
+            Position::Forward | Position::Backward => self.merged.value(),
+            Position::Folded | Position::Passed => &self.value,
             _ => panic!("the iterator stands on no key"),
         }
     }
@@ -176,8 +180,8 @@ impl Iter {
     /// The current value, shared without a copy where the source allows it.
     pub fn value_bytes(&self) -> Bytes {
         match self.position {
-            Position::Forward => self.merged.value_bytes(),
-            Position::Folded | Position::Backward => self.value.clone(),
+            Position::Forward | Position::Backward => self.merged.value_bytes(),
+            Position::Folded | Position::Passed => self.value.clone(),
             _ => panic!("the iterator stands on no key"),
         }
     }
@@ -197,12 +201,22 @@ impl Iter {
             return;
         }
         self.permit(Blocking::Forbidden);
-        if matches!(self.position, Position::Forward | Position::Folded | Position::Backward) {
-            if self.position == Position::Forward {
-                set(&mut self.key, internal_key::user_key(self.merged.key()));
-            }
+        if self.is_on_key() {
+            self.hold_key();
             self.is_behind = is_forward;
             self.position = Position::Between;
+        }
+    }
+
+    fn is_on_key(&self) -> bool {
+        use Position::{Backward, Folded, Forward, Passed};
+        matches!(self.position, Forward | Backward | Folded | Passed)
+    }
+
+    /// Holds the key that is shown aside, to leave it for a gap beside it.
+    fn hold_key(&mut self) {
+        if let Position::Forward | Position::Backward = self.position {
+            set(&mut self.key, internal_key::user_key(self.merged.key()));
         }
     }
 
@@ -227,7 +241,8 @@ impl Iter {
                 self.merged.next()?;
             }
             Position::Folded => self.is_behind = true,
-            Position::Backward => {
+            Position::Backward | Position::Passed => {
+                self.hold_key();
                 self.is_behind = true;
                 self.aim();
                 self.merged.seek(&self.target)?;
@@ -241,18 +256,25 @@ impl Iter {
         self.settle_forward()
     }
 
+    #[inline]
     fn move_backward(&mut self) -> Result<bool> {
         match self.position {
             Position::Fresh | Position::AfterLast => return self.seek_backward(None),
-            Position::Forward | Position::Folded => {
-                if self.position == Position::Forward {
-                    set(&mut self.key, internal_key::user_key(self.merged.key()));
+            Position::Backward => {
+                if self.blocking == Blocking::Forbidden {
+                    // To go on from, where this is cut short.
+                    self.hold_key();
+                    self.is_behind = false;
                 }
+                self.merged.prev()?;
+            }
+            Position::Passed => {}
+            Position::Forward | Position::Folded => {
+                self.hold_key();
                 self.is_behind = false;
                 self.aim();
                 self.merged.seek_before(&self.target)?;
             }
-            Position::Backward => {}
             Position::Between => {
                 self.aim();
                 self.merged.seek_before(&self.target)?;
@@ -268,7 +290,7 @@ impl Iter {
     }
 
     fn seek_forward(&mut self, key: Option<&[u8]>) -> Result<bool> {
-        let start = key.map_or(&self.range.start[..], |key| key.max(&self.range.start));
+        let start = key.filter(|key| self.range.begins_by(key)).unwrap_or(&self.range.start);
         set(&mut self.key, start);
         self.is_behind = false;
         self.position = Position::Between;
@@ -343,18 +365,25 @@ impl Iter {
         Ok(false)
     }
 
-    /// Moves back to the newest visible version of a key, and past its other versions.
+    /// Moves back to the newest visible version of a key, and past its other versions where there may be some.
     fn settle_backward(&mut self) -> Result<bool> {
         while self.merged.is_valid() {
-            let (key, _) = internal_key::decode(self.merged.key()).expect("an internal key");
-            if *key < *self.range.start {
+            let (key, trailer) = internal_key::decode(self.merged.key()).expect("an internal key");
+            if !self.range.begins_by(key) {
                 break;
+            }
+            let cover = newest_cover(&mut self.tombstones, key);
+            let is_shown = trailer.kind() == Some(Kind::Put)
+                && trailer.sequence() <= self.sequence
+                && cover.is_none_or(|(_, sequence)| sequence <= trailer.sequence());
+            if is_shown && self.merged.is_newest_of_key() {
+                self.position = Position::Backward;
+                return Ok(true);
             }
             set(&mut self.key, key);
             self.is_behind = true;
-            let cover = newest_cover(&mut self.tombstones, &self.key);
             if self.pass_versions_backward(cover)? {
-                self.position = Position::Backward;
+                self.position = Position::Passed;
                 return Ok(true);
             }
         }

@@ -214,6 +214,12 @@ impl MemtableCursor {
         self.place.previous()
     }
 
+    /// Whether the entry before the current one is of another user key.
+    pub(crate) fn is_newest_of_key(&self) -> bool {
+        let entry = self.entry();
+        entry.previous().is_none_or(|previous| previous.user_key() != entry.user_key())
+    }
+
     /// The current encoded internal key.
     pub(crate) fn key(&self) -> &[u8] {
         self.entry().key()

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::Result;
 use crate::folded_values::FoldedValues;
-use crate::internal_key::compare;
+use crate::internal_key::{self, compare};
 use crate::source::Source;
 use crate::sstable::Blocking;
 
@@ -73,6 +73,7 @@ impl MergingCursor {
     }
 
     /// Moves to the entry before. REQUIRES: it stands on one and goes backward.
+    #[inline]
     pub(crate) fn prev(&mut self) -> Result<bool> {
         debug_assert_eq!(self.direction, Direction::Backward);
         self.step(Source::prev)
@@ -93,6 +94,19 @@ impl MergingCursor {
     pub(crate) fn skip_back_in_source(&mut self, internal_key: &[u8]) -> Result<bool> {
         debug_assert_eq!(self.direction, Direction::Backward);
         self.step(|source| source.seek_before(internal_key))
+    }
+
+    /// Whether the current entry is known to be the newest of its user key; cheap, and may not know.
+    ///
+    /// REQUIRES: it stands on an entry and goes backward.
+    #[inline]
+    pub(crate) fn is_newest_of_key(&self) -> bool {
+        debug_assert_eq!(self.direction, Direction::Backward);
+        let user_key = internal_key::user_key(self.key());
+        // A newer version in another source would be what comes next of all others, which are behind the top's children.
+        let of_others = self.heap.iter().skip(1).take(2);
+        let mut others = of_others.map(|at| internal_key::user_key(self.sources[*at].key()));
+        others.all(|other| other != user_key) && self.sources[self.heap[0]].is_newest_of_key()
     }
 
     /// The index of the source that the current entry is from.

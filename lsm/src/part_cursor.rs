@@ -42,11 +42,6 @@ impl Part {
         Self { bounds, assigned }
     }
 
-    /// Whether an entry of `user_key` is within the bounds.
-    fn contains(&self, user_key: &[u8]) -> bool {
-        *self.bounds.start <= *user_key && *user_key < *self.bounds.end
-    }
-
     /// Puts the sequence number in place of that of `stored`.
     fn see(&mut self, stored: &[u8]) {
         if let Some(assigned) = &mut self.assigned {
@@ -85,7 +80,7 @@ impl PartCursor {
     pub(crate) fn seek(&mut self, internal_key: &[u8]) -> Result<bool> {
         let Some(part) = &self.part else { return self.cursor.seek(internal_key) };
         let user_key = internal_key::user_key(internal_key);
-        if *user_key < *part.bounds.start {
+        if !part.bounds.begins_by(user_key) {
             return self.seek_to_first();
         }
         if part.assigned.is_none() {
@@ -121,8 +116,15 @@ impl PartCursor {
     }
 
     /// REQUIRES: it stands on an entry.
+    #[inline]
     pub(crate) fn prev(&mut self) -> Result<bool> {
         Ok(self.cursor.prev()? && self.settle())
+    }
+
+    /// Whether the entry before the current one is known to be of another user key.
+    #[inline]
+    pub(crate) fn is_newest_of_key(&self) -> bool {
+        self.cursor.is_newest_of_key()
     }
 
     /// The current encoded internal key.
@@ -150,7 +152,7 @@ impl PartCursor {
         let Some(part) = &mut self.part else { return true };
         let stored = self.cursor.key();
         part.see(stored);
-        part.contains(internal_key::user_key(stored))
+        part.bounds.contains(internal_key::user_key(stored))
     }
 }
 

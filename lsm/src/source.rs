@@ -92,8 +92,15 @@ impl Source {
     }
 
     /// REQUIRES: it stands on an entry.
+    #[inline]
     pub(crate) fn prev(&mut self) -> Result<bool> {
         dispatch!(self, cursor => cursor.prev(), Ok(cursor.prev()))
+    }
+
+    /// Whether the entry before the current one is known to be of another user key; cheap, and may not know.
+    #[inline]
+    pub(crate) fn is_newest_of_key(&self) -> bool {
+        dispatch!(self, cursor => cursor.current().is_newest_of_key(), cursor.is_newest_of_key())
     }
 
     #[inline]

@@ -228,7 +228,7 @@ impl Block {
     /// Brings entries that are about to be decoded into the processor's cache,
     /// as many lines at once as it can fetch: decoding waits for each entry's
     /// lengths before it knows where the next one is.
-    fn warm(&self, entries: Range<usize>) {
+    pub(super) fn warm(&self, entries: Range<usize>) {
         /// Long entries are not all looked at: their lines would be fetched in vain.
         const WARMED_BYTES_MAX: usize = 2 << 10;
         const LINE_BYTES: usize = 64;
@@ -279,11 +279,29 @@ impl Block {
     #[inline]
     pub(super) fn extend_key(&self, key: &mut KeyBuffer, entry: Entry) -> Result<()> {
         if entry.shared > key.len() {
-            return Err(Damage("an entry shares more than the key before it has"));
+            return Err(SHARES_TOO_MUCH);
         }
         key.truncate(entry.shared);
         key.extend_from_slice(&self.data[entry.key..entry.value]);
         if key.len() < TRAILER_BYTES { Err(SHORT_KEY) } else { Ok(()) }
+    }
+
+    /// Appends the key of `entry` to `keys`, of which `before` is the key of the entry before. Where it is.
+    #[inline]
+    pub(super) fn append_key(
+        &self,
+        keys: &mut Vec<u8>,
+        before: Range<usize>,
+        entry: Entry,
+    ) -> Result<Range<usize>> {
+        if entry.shared > before.len() {
+            return Err(SHARES_TOO_MUCH);
+        }
+        let start = keys.len();
+        keys.extend_from_within(before.start..before.start + entry.shared);
+        keys.extend_from_slice(&self.data[entry.key..entry.value]);
+        let key = start..keys.len();
+        if key.len() < TRAILER_BYTES { Err(SHORT_KEY) } else { Ok(key) }
     }
 }
 
@@ -315,6 +333,7 @@ fn position_of(tag: u8, tags: &[u8], from: usize) -> Option<usize> {
     Some(from + words.len() * 8 + at)
 }
 
+const SHARES_TOO_MUCH: Damage = Damage("an entry shares more than the key before it has");
 const SHORT_KEY: Damage = Damage("a key is too short for its trailer");
 
 #[inline]

@@ -1,8 +1,8 @@
 //! A cursor over the entries of one block, in both directions.
 //!
 //! Forward it decodes an entry at a time. Backward it decodes a stretch from
-//! one restart to the next at once and hands that out from behind, so that a
-//! step back costs about what a step forward does.
+//! one restart to the next at once and goes over that from behind, so that a
+//! step back costs no more than a step forward does: it moves no bytes.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -20,33 +20,47 @@ use crate::internal_key;
 pub(crate) struct BlockCursor {
     block: Block,
     is_valid: bool,
+    /// The current key, unless the stretch has it.
     key: KeyBuffer,
-    /// Where the current entry starts.
+    /// Where the current entry starts; with a stretch, where that does.
     start: usize,
-    /// Where its value is.
+    /// Where the current value is.
     value: Range<usize>,
-    behind: Behind,
+    /// Empty unless the cursor has come backward to where it is.
+    stretch: Stretch,
 }
 
-/// Entries from a restart up to the current one, decoded to go backward: all
-/// of the stretch are decoded once, not once a step.
+/// Entries from a restart up to the current one, which is the last of them.
 #[derive(Debug, Default)]
-struct Behind {
+struct Stretch {
     keys: Vec<u8>,
-    entries: Vec<BehindEntry>,
+    entries: Vec<StretchEntry>,
 }
 
+/// Where key and value are, the one in the stretch and the other in the block.
 #[derive(Debug)]
-struct BehindEntry {
-    start: usize,
+struct StretchEntry {
     key: Range<usize>,
     value: Range<usize>,
 }
 
-impl Behind {
+impl Stretch {
     fn clear(&mut self) {
         self.keys.clear();
         self.entries.clear();
+    }
+
+    /// The key of the current entry.
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        self.entries.last().map(|entry| &self.keys[entry.key.clone()])
+    }
+
+    /// The key of the entry before the current one.
+    #[inline]
+    fn key_before(&self) -> Option<&[u8]> {
+        let before = self.entries.len().checked_sub(2)?;
+        Some(&self.keys[self.entries[before].key.clone()])
     }
 }
 
@@ -59,7 +73,7 @@ impl BlockCursor {
             key: KeyBuffer::new(),
             start: 0,
             value: 0..0,
-            behind: Behind::default(),
+            stretch: Stretch::default(),
         }
     }
 
@@ -75,9 +89,17 @@ impl BlockCursor {
     }
 
     /// The current internal key. REQUIRES: the cursor stands on an entry.
+    #[inline]
     pub(crate) fn key(&self) -> &[u8] {
         assert!(self.is_valid, "the cursor stands on no entry");
-        &self.key
+        self.stretch.key().unwrap_or(&self.key)
+    }
+
+    /// Whether the entry before the current one is at hand, and of another user key. REQUIRES: it stands on one.
+    #[inline]
+    pub(crate) fn is_newest_of_key(&self) -> bool {
+        let before = self.stretch.key_before();
+        before.is_some_and(|before| internal_key::user_key(before) != internal_key::user_key(self.key()))
     }
 
     /// The current value. REQUIRES: the cursor stands on an entry.
@@ -125,11 +147,16 @@ impl BlockCursor {
     /// Moves to the next entry; false at the end. REQUIRES: it stands on one.
     pub(crate) fn next(&mut self) -> Result<bool> {
         assert!(self.is_valid, "the cursor stands on no entry");
-        self.behind.clear();
+        if let Some(key) = self.stretch.key() {
+            self.key.clear();
+            self.key.extend_from_slice(key);
+            self.stretch.clear();
+        }
         self.step()
     }
 
     /// Moves to the entry before; false at the start. REQUIRES: it stands on one.
+    #[inline]
     pub(crate) fn prev(&mut self) -> Result<bool> {
         assert!(self.is_valid, "the cursor stands on no entry");
         self.step_back()
@@ -138,7 +165,7 @@ impl BlockCursor {
     /// Prepares a step to the entry at `offset`, a restart or the end.
     fn restart_at(&mut self, offset: usize) {
         self.is_valid = false;
-        self.behind.clear();
+        self.stretch.clear();
         self.key.clear();
         self.start = offset;
         self.value = offset..offset;
@@ -161,41 +188,41 @@ impl BlockCursor {
     }
 
     /// Moves to the entry that ends where the current one starts.
+    #[inline]
     fn step_back(&mut self) -> Result<bool> {
         self.is_valid = false;
-        if self.behind.entries.is_empty() {
-            self.decode_behind()?;
+        self.stretch.entries.pop();
+        if self.stretch.entries.is_empty() {
+            self.decode_stretch()?;
         }
-        let Some(entry) = self.behind.entries.pop() else {
-            return Ok(false);
-        };
-        self.key.clear();
-        self.key.extend_from_slice(&self.behind.keys[entry.key]);
-        self.start = entry.start;
-        self.value = entry.value;
+        let Some(entry) = self.stretch.entries.last() else { return Ok(false) };
+        self.value = entry.value.clone();
         self.is_valid = true;
         Ok(true)
     }
 
-    /// Decodes the entries from the last restart before the current entry up to it.
-    fn decode_behind(&mut self) -> Result<()> {
-        self.behind.clear();
-        let block = &self.block;
-        let Some(mut at) = block.last_restart_before(self.start) else { return Ok(()) };
-        let mut key = KeyBuffer::new();
+    /// Decodes the entries from the last restart before `self.start` up to it; none where that is the first.
+    fn decode_stretch(&mut self) -> Result<()> {
+        self.stretch.clear();
+        let Some(restart) = self.block.last_restart_before(self.start) else { return Ok(()) };
+        self.block.warm(restart..self.start);
+        let Stretch { keys, entries } = &mut self.stretch;
+        let mut key = 0..0;
+        let mut at = restart;
         while at < self.start {
-            if self.behind.entries.len() == RESTART_INTERVAL_MAX {
+            if entries.len() == RESTART_INTERVAL_MAX {
                 return Err(Damage("a block's restarts are too far apart"));
             }
-            let entry = block.entry(at)?;
-            block.extend_key(&mut key, entry)?;
-            let key_start = self.behind.keys.len();
-            self.behind.keys.extend_from_slice(&key);
-            let key = key_start..self.behind.keys.len();
-            self.behind.entries.push(BehindEntry { start: at, key, value: entry.value..entry.end });
+            let entry = self.block.entry(at)?;
+            key = self.block.append_key(keys, key, entry)?;
+            entries.push(StretchEntry { key: key.clone(), value: entry.value..entry.end });
             at = entry.end;
         }
-        if at == self.start { Ok(()) } else { Err(Damage("an entry is cut by a restart")) }
+        if at != self.start {
+            return Err(Damage("an entry is cut by a restart"));
+        }
+        self.start = restart;
+        Ok(())
     }
 }
 
@@ -249,12 +276,18 @@ mod tests {
                 on = cursor.next().unwrap();
             }
             assert_eq!(seen, entries);
-            let mut on = cursor.seek_to_last().unwrap();
+            let (mut on, mut unknown) = (cursor.seek_to_last().unwrap(), 0);
             while on {
                 assert_eq!(seen.pop(), Some((cursor.key().to_vec(), cursor.value_bytes().to_vec())));
+                let is_newest = seen.last().is_none_or(|(before, _)| {
+                    internal_key::user_key(before) != internal_key::user_key(cursor.key())
+                });
+                assert!(is_newest || !cursor.is_newest_of_key());
+                unknown += usize::from(is_newest && !cursor.is_newest_of_key());
                 on = cursor.prev().unwrap();
             }
             assert!(seen.is_empty());
+            assert!(unknown <= entries.len().div_ceil(interval), "only a restart's neighbour is not known");
             for (i, (key, _)) in entries.iter().enumerate() {
                 assert!(cursor.seek(key).unwrap());
                 assert_eq!(cursor.key(), key);

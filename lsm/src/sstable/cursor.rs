@@ -113,6 +113,13 @@ impl TableCursor {
         self.go_backward()
     }
 
+    /// Whether the entry before the current one is at hand, and of another user key. Panics unless the cursor
+    /// stands on an entry.
+    #[inline]
+    pub(crate) fn is_newest_of_key(&self) -> bool {
+        self.current().is_newest_of_key()
+    }
+
     /// The current encoded internal key. Panics unless the cursor stands on an entry.
     pub(crate) fn key(&self) -> &[u8] {
         self.current().key()
