@@ -81,7 +81,7 @@ impl Speed {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
     pub(crate) speed: Speed,
-    /// Bytes that the disk got, background work to its end included.
+    /// Bytes written to files, background work to its end included.
     pub(crate) written_bytes: u64,
     /// Bytes of keys and values that were put.
     pub(crate) put_bytes: u64,

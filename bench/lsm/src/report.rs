@@ -51,10 +51,8 @@ fn line(set: &DataSet, workload: Workload, figures: &Figures) -> String {
     let speed = &figures.speed;
     let times = [speed.p50, speed.p99, speed.p999, speed.longest].map(short).map(|time| format!("{time:>8}"));
     let ratio = |part: u64, whole: u64| format!("{:.2}", part as f64 / whole as f64);
-    // A disk that is not asked, as of a file system in memory, says nothing.
-    let is_known = workload.writes() && figures.put_bytes > 0 && figures.written_bytes > 0;
     let write_amplification =
-        if is_known { ratio(figures.written_bytes, figures.put_bytes) } else { "-".to_owned() };
+        if figures.put_bytes > 0 { ratio(figures.written_bytes, figures.put_bytes) } else { "-".to_owned() };
     let holds_all = workload != Workload::FillSync && workload != Workload::DeleteRangeThenScan;
     let space_amplification = if holds_all { ratio(figures.disk_bytes, set.bytes()) } else { "-".to_owned() };
     format!(
