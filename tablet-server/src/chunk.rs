@@ -4,6 +4,10 @@
 //! a mebibyte is cut, with the whole size in every piece but the last,
 //! because official clients accept messages of 4 MiB (`CellChunk` in the v2
 //! proto). Values are shared with what was read, not copied.
+//!
+//! A message ends with a row wherever a row fits one, and says the key again
+//! where it begins between two cells of a row: Python's client takes a message
+//! that begins without a key for damage.
 
 use bytes::Bytes;
 use row_api::data::ReadRowsResponse;
@@ -14,8 +18,10 @@ use crate::row::{Cell, Row};
 
 /// Bytes of a value in one chunk.
 const VALUE_BYTES_MAX: usize = 1 << 20;
-/// A message is closed once it has this many bytes.
+/// A message is closed behind a row once it has this many bytes.
 const MESSAGE_BYTES: usize = 512 << 10;
+/// And within a row rather than that it gets more.
+const MESSAGE_BYTES_MAX: usize = 3 << 19;
 /// What a chunk takes beyond its bytes, roughly.
 const CHUNK_OVERHEAD: usize = 32;
 
@@ -38,7 +44,7 @@ struct Packer {
 
 impl Packer {
     fn push_row(&mut self, row: Row) {
-        let mut row_key = row.key;
+        let mut is_first = true;
         let mut previous: Option<Cell> = None;
         let mut cells = row.cells.into_iter().peekable();
         while let Some(mut cell) = cells.next() {
@@ -46,16 +52,23 @@ impl Packer {
             let same_family = previous.as_ref().is_some_and(|before| before.family_id == cell.family_id);
             let same_column =
                 same_family && previous.as_ref().is_some_and(|before| before.qualifier == cell.qualifier);
-            let chunk = CellChunk {
-                row_key: std::mem::take(&mut row_key),
+            let mut chunk = CellChunk {
                 family_name: (!same_family).then(|| cell.family.as_ref().to_owned()),
                 qualifier: (!same_column).then(|| cell.qualifier.to_vec()),
                 timestamp_micros: cell.timestamp_us,
                 labels: cell.label.iter().map(|label| label.as_ref().to_owned()).collect(),
                 ..CellChunk::default()
             };
+            self.make_room_for(&chunk, value.len().min(VALUE_BYTES_MAX));
+            if is_first || self.chunks.is_empty() {
+                chunk.row_key = row.key.clone();
+            }
+            is_first = false;
             self.push_cell(chunk, value, cells.peek().is_none());
             previous = Some(cell);
+        }
+        if self.bytes >= MESSAGE_BYTES {
+            self.close_message();
         }
     }
 
@@ -65,20 +78,22 @@ impl Packer {
         let value_size = i32::try_from(value.len()).unwrap_or(i32::MAX);
         while value.len() > VALUE_BYTES_MAX {
             let piece = value.split_to(VALUE_BYTES_MAX);
+            self.make_room_for(&chunk, piece.len());
             self.push_chunk(CellChunk { value: piece, value_size, ..std::mem::take(&mut chunk) });
         }
+        self.make_room_for(&chunk, value.len());
         let row_status = last_of_row.then_some(RowStatus::CommitRow(true));
         self.push_chunk(CellChunk { value, row_status, ..chunk });
     }
 
     fn push_chunk(&mut self, chunk: CellChunk) {
-        self.bytes += CHUNK_OVERHEAD
-            + chunk.row_key.len()
-            + chunk.value.len()
-            + chunk.family_name.as_ref().map_or(0, String::len)
-            + chunk.qualifier.as_ref().map_or(0, Vec::len);
+        self.bytes += chunk_bytes(&chunk) + chunk.value.len();
         self.chunks.push(chunk);
-        if self.bytes >= MESSAGE_BYTES {
+    }
+
+    /// Closes the message if it would get too large by `chunk` with so many bytes of a value.
+    fn make_room_for(&mut self, chunk: &CellChunk, value_bytes: usize) {
+        if self.bytes + chunk_bytes(chunk) + value_bytes > MESSAGE_BYTES_MAX {
             self.close_message();
         }
     }
@@ -90,6 +105,14 @@ impl Packer {
             self.messages.push(ReadRowsResponse { chunks, ..ReadRowsResponse::default() });
         }
     }
+}
+
+/// Bytes of `chunk` beside its value, roughly.
+fn chunk_bytes(chunk: &CellChunk) -> usize {
+    CHUNK_OVERHEAD
+        + chunk.row_key.len()
+        + chunk.family_name.as_ref().map_or(0, String::len)
+        + chunk.qualifier.as_ref().map_or(0, Vec::len)
 }
 
 #[cfg(test)]
@@ -175,6 +198,18 @@ mod tests {
         assert!(messages.iter().all(|message| message.encoded_len() < 2 << 20));
         let sizes: Vec<i32> = messages[..5].iter().map(|message| message.chunks[0].value_size).collect();
         assert_eq!(sizes, [5_000_000, 5_000_000, 5_000_000, 5_000_000, 0]);
+        assert_eq!(assemble(messages), rows);
+    }
+
+    #[test]
+    fn messages_end_with_rows_and_begin_with_keys() {
+        let cells = |count| (0..count).rev().map(|i| cell(1, "c", i, vec![7; 1_000])).collect();
+        let rows =
+            vec![row("a", cells(400)), row("b", cells(700)), row("c", cells(4_000)), row("d", cells(1))];
+        let messages = responses(rows.clone());
+        assert!(messages.iter().all(|message| message.encoded_len() < 2 << 20));
+        let keys: Vec<_> = messages.iter().map(|message| message.chunks[0].row_key.clone()).collect();
+        assert_eq!(keys, ["a", "c", "c", "c", "d"]);
         assert_eq!(assemble(messages), rows);
     }
 
