@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::file_copy::link_or_copy;
 use crate::file_id::FileId;
 use crate::layout::Layout;
-use crate::manifest::{Manifest, TreeRecord};
+use crate::manifest::{self, Manifest, TreeRecord};
 use crate::sweeper::TABLE_EXTENSION;
 use crate::table_ref::TableRef;
 use crate::tree::TreeCore;
@@ -110,13 +110,13 @@ impl Core {
             (trees, captured)
         };
         let unfinished = unfinished(dir);
-        remove(&*self.fs, &unfinished)?;
+        remove_dir(&*self.fs, &unfinished)?;
         let written = self.write_checkpoint(&trees, &captured, &unfinished, progress).and_then(|()| {
             self.fs.rename(&unfinished, dir)?;
             Ok(self.fs.sync_dir(parent(dir))?)
         });
         if written.is_err()
-            && let Err(error) = remove(&*self.fs, &unfinished)
+            && let Err(error) = remove_dir(&*self.fs, &unfinished)
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -178,12 +178,28 @@ fn parent(dir: &Path) -> &Path {
     dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Removes what there is of a checkpoint.
+/// Removes the checkpoint `dir`, and what is left of an unfinished one of that
+/// name. Removing what is not there succeeds.
 ///
 /// # Errors
 ///
 /// [`Error::Io`]: some of it is left, or what is there is no checkpoint.
-pub(crate) fn remove(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<(), Error> {
+pub fn remove(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<()> {
+    remove_dir(fs, &unfinished(dir))?;
+    remove_dir(fs, dir)
+}
+
+/// The trees in the checkpoint `dir`, in id order.
+///
+/// # Errors
+///
+/// [`Error::Damaged`], [`Error::Io`]
+pub fn trees(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<TreeId>> {
+    let records = manifest::records(fs, &Layout::of(dir).manifests)?;
+    Ok(records.into_iter().map(|record| record.tree).collect())
+}
+
+fn remove_dir(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<(), Error> {
     if !fs.exists(dir)? {
         return Ok(());
     }

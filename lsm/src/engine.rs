@@ -219,6 +219,15 @@ impl Engine {
         self.commit(self.core().log.applied())
     }
 
+    /// Whether the engine takes writes, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// - [`crate::Error::Poisoned`], [`crate::Error::Fenced`], [`crate::Error::Closed`]: never again.
+    pub fn check(&self) -> Result<()> {
+        self.core().log.lock().check()
+    }
+
     /// Figures of the engine now.
     pub fn stats(&self) -> EngineStats {
         let core = self.core();

@@ -117,6 +117,12 @@ pub enum Error {
         /// What is against it.
         what: &'static str,
     },
+    /// Trees cannot be united: their key ranges overlap, or their formats differ. Nothing was changed.
+    #[error("the parts of tree {} overlap or differ in format", tree.0)]
+    UnfitParts {
+        /// The tree that was to be made of them.
+        tree: TreeId,
+    },
     /// A table was given its keys out of order; what was written of it is of no use.
     #[error("keys of {} came out of order", file.display())]
     OutOfOrder {

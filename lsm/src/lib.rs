@@ -126,6 +126,7 @@ pub mod checkpoint;
 mod fork;
 mod ingest;
 mod restore;
+mod unite;
 
 pub mod extent;
 mod merge;

@@ -1,4 +1,4 @@
-//! Forks: trees that begin with what another tree holds.
+//! Forks: trees that begin with what another tree holds; and unions, which undo them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -191,7 +191,67 @@ fn ids_that_are_or_were_taken_are_refused_and_change_nothing() {
     assert!(matches!(again, Err(Error::TreeExists(TreeId(3)))));
 }
 
-/// Trees that are forked, written, dropped and reopened at random, and a map of each.
+/// What `trees` hold, each in the range beside it.
+fn clipped(trees: &HashMap<TreeId, Map>, parts: &[(TreeId, KeyRange)]) -> Map {
+    let part = |(id, range): &(TreeId, KeyRange)| {
+        let within = trees[id].iter().filter(|(key, _)| range.contains(key));
+        within.map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>()
+    };
+    parts.iter().flat_map(part).collect()
+}
+
+#[test]
+fn a_union_of_what_was_forked_holds_it_all_again() {
+    let (fs, engine) = opened();
+    put(&engine, PARENT, 0..100, &[7; 40]);
+    engine
+        .fork_tree(PARENT, &[(TreeId(2), range("", "051")), (TreeId(3), range("051", ""))])
+        .expect("forked");
+    engine.drop_tree(PARENT).expect("dropped");
+    put(&engine, TreeId(2), 0..1, b"the left's");
+    put(&engine, TreeId(3), 99..100, b"the right's");
+    // Beyond its range: not taken over.
+    put(&engine, TreeId(3), 5..6, b"nobody's");
+    let parts = [(TreeId(2), range("", "051")), (TreeId(3), range("051", ""))];
+    let united = engine.unite_trees(TreeId(4), &parts).expect("united");
+    for part in [TreeId(2), TreeId(3)] {
+        engine.drop_tree(part).expect("dropped");
+    }
+    put(&engine, TreeId(4), 100..101, b"new");
+    let check = |engine: &Engine, tree: &Tree| {
+        assert_eq!(keys(engine, tree), (0..101).map(|key| format!("{key:03}")).collect::<Vec<_>>());
+        for (key, value) in [("000", &b"the left's"[..]), ("005", &[7; 40]), ("099", b"the right's")] {
+            let found = tree.get(&engine.snapshot(), key.as_bytes()).expect("read");
+            assert_eq!(found.as_deref(), Some(value), "{key}");
+        }
+    };
+    check(&engine, &united);
+    engine.close().expect("closed");
+    let engine = open(&fs, 2, inline_options());
+    let united = engine.tree(TreeId(4)).expect("exists");
+    check(&engine, &united);
+    united.compact().expect("compacted");
+    check(&engine, &united);
+    assert_eq!(tables(&fs).len(), united.stats().level_table_counts.iter().sum::<usize>());
+}
+
+#[test]
+fn parts_that_overlap_or_differ_are_refused() {
+    let (_fs, engine) = opened();
+    let format =
+        TreeFormat { filter_key: lsm::FilterKey::ThroughTerminator([0, 1]), ..TreeFormat::default() };
+    engine.create_tree(TreeId(2), format).expect("created");
+    let refused = |parts: &[(TreeId, KeyRange)]| engine.unite_trees(TreeId(3), parts).expect_err("refused");
+    let overlapping = [(PARENT, range("", "b")), (PARENT, range("a", ""))];
+    assert!(matches!(refused(&overlapping), Error::UnfitParts { tree: TreeId(3) }));
+    let different = [(PARENT, range("", "b")), (TreeId(2), range("b", ""))];
+    assert!(matches!(refused(&different), Error::UnfitParts { .. }));
+    assert!(matches!(refused(&[]), Error::NoSuchTree(_)));
+    assert!(matches!(engine.unite_trees(TreeId(2), &different[..1]), Err(Error::TreeExists(_))));
+    assert!(engine.tree(TreeId(3)).is_none());
+}
+
+/// Trees that are forked, united, written, dropped and reopened at random, and a map of each.
 struct Run {
     random: SmallRng,
     fs: SimulatedFileSystem,
@@ -209,7 +269,8 @@ impl Run {
         let tree = self.engine.tree(id).expect("exists");
         match self.random.random_range(0..100) {
             0..60 => self.write(id),
-            60..75 if ids.len() < 8 => self.fork(id),
+            60..70 if ids.len() < 8 => self.fork(id),
+            70..75 if ids.len() < 8 => self.unite(&ids),
             75..80 if ids.len() > 1 => {
                 self.engine.drop_tree(id).expect("dropped");
                 self.model.remove(&id);
@@ -275,6 +336,27 @@ impl Run {
         }
     }
 
+    /// Makes a tree of up to four others' parts, in ranges that follow each other.
+    fn unite(&mut self, ids: &[TreeId]) {
+        let mut bounds: Vec<_> = (0..self.random.random_range(0..4)).map(|_| self.key()).collect();
+        bounds.sort_unstable();
+        bounds.push(Vec::new());
+        let mut start = Vec::new();
+        let mut parts = Vec::new();
+        for end in bounds {
+            let id = *ids.iter().choose(&mut self.random).expect("there are trees");
+            let range = KeyRange { start: start.into(), end: end.clone().into() };
+            start = end;
+            if range.end.is_empty() || range.start < range.end {
+                parts.push((id, range));
+            }
+        }
+        self.next_id += 1;
+        let united = TreeId(self.next_id);
+        self.engine.unite_trees(united, &parts).expect("united");
+        self.model.insert(united, clipped(&self.model, &parts));
+    }
+
     fn compare(&mut self) {
         let snapshot = self.engine.snapshot();
         assert_eq!(self.engine.trees().len(), self.model.len());
@@ -296,7 +378,7 @@ impl Run {
 }
 
 #[test]
-fn random_forks_agree_with_clipped_maps() {
+fn random_forks_and_unions_agree_with_clipped_maps() {
     for seed in 0..60 {
         println!("seed {seed}");
         let (fs, engine) = opened();

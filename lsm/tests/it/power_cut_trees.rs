@@ -1,4 +1,4 @@
-//! Power cuts at every operation of a workload that forks and drops trees,
+//! Power cuts at every operation of a workload that forks, unites and drops trees,
 //! takes tables in, writes checkpoints and restores trees from them.
 //!
 //! Everything runs in one thread, so that an operation has the same number in
@@ -41,6 +41,7 @@ enum Step {
     /// To all trees, in one batch.
     Write,
     Fork(TreeId, Vec<(TreeId, KeyRange)>),
+    Unite(TreeId, Vec<(TreeId, KeyRange)>),
     Drop(TreeId),
     Ingest(TreeId),
     Compact(TreeId),
@@ -69,6 +70,12 @@ fn steps() -> Vec<Step> {
             Step::Restore(name, tree(base + 1), tree(base + 3)),
             Step::Write,
             Step::Fork(tree(base + 3), vec![(tree(base + 4), range("10", "15"))]),
+            Step::Unite(
+                tree(base + 5),
+                vec![(tree(base + 3), range("", "12")), (tree(base + 4), range("12", "20"))],
+            ),
+            Step::Write,
+            Step::Drop(tree(base + 5)),
             Step::Drop(tree(base + 3)),
             Step::Compact(tree(base + 4)),
         ]);
@@ -110,6 +117,14 @@ fn passed(before: &State, number: u64, step: &Step) -> Vec<State> {
                 states.push(state.clone());
             }
         }
+        Step::Unite(id, parts) => {
+            let part = |(part, range): &(TreeId, KeyRange)| {
+                let within = state.trees[part].iter().filter(|(key, _)| range.contains(key));
+                within.map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>()
+            };
+            let united = parts.iter().flat_map(part).collect();
+            state.trees.insert(*id, united);
+        }
         Step::Drop(id) => drop(state.trees.remove(id)),
         Step::Ingest(id) => {
             let map = state.trees.get_mut(id).expect("exists");
@@ -150,6 +165,7 @@ fn work(fs: &SimulatedFileSystem, done: &mut u64) -> Result<()> {
             Step::Create(id) => drop(engine.create_tree(*id, TreeFormat::default())?),
             Step::Write => engine.write(batch(number, &mut trees))?.wait()?,
             Step::Fork(parent, children) => drop(engine.fork_tree(*parent, children)?),
+            Step::Unite(id, parts) => drop(engine.unite_trees(*id, parts)?),
             Step::Drop(id) => engine.drop_tree(*id)?,
             Step::Ingest(id) => {
                 let value = number.to_string();
@@ -223,7 +239,7 @@ fn verify(fs: &SimulatedFileSystem, done: u64, history: &[Vec<State>], what: &st
 }
 
 #[test]
-fn no_cut_halves_a_fork_an_ingest_a_checkpoint_or_a_restore() {
+fn no_cut_halves_a_fork_a_union_an_ingest_a_checkpoint_or_a_restore() {
     let history = history();
     let whole = SimulatedFileSystem::new();
     let mut done = 0;
@@ -256,7 +272,7 @@ fn no_cut_halves_a_fork_an_ingest_a_checkpoint_or_a_restore() {
 }
 
 #[test]
-fn no_failing_operation_halves_a_fork_an_ingest_a_checkpoint_or_a_restore() {
+fn no_failing_operation_halves_a_fork_a_union_an_ingest_a_checkpoint_or_a_restore() {
     let history = history();
     let whole = SimulatedFileSystem::new();
     work(&whole, &mut 0).expect("nothing fails");
