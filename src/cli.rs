@@ -81,6 +81,9 @@ pub(crate) struct Settings {
     /// The door for operators [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) console_listen: Option<SocketAddr>,
+    /// Tablet servers in this process, which share the memory for rows [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) tablet_servers: Option<u64>,
     /// Let doors without TLS or tokens listen on addresses that other machines
     /// can reach.
     #[arg(long)]
@@ -98,6 +101,7 @@ impl Settings {
             ("photos.listen", self.photos_listen.as_ref().map(|address| text(address))),
             ("memcached.listen", self.memcached_listen.as_ref().map(|address| text(address))),
             ("console.listen", self.console_listen.as_ref().map(|address| text(address))),
+            ("rows.tablet_servers", self.tablet_servers.as_ref().map(|count| text(count))),
             ("insecure", self.insecure.then(|| text(&true))),
         ]
         .into_iter()

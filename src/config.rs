@@ -45,8 +45,12 @@ pub(crate) struct Config {
     pub(crate) rows_bytes: u64,
     /// Of them, for rows that are not in an SSTable yet.
     pub(crate) memtable_bytes: u64,
+    /// Tablet servers in this process.
+    pub(crate) tablet_server_count: u64,
     /// Bytes beyond which a tablet is split in two.
     pub(crate) tablet_bytes_max: u64,
+    /// How long small neighbours must not have grown before they are merged.
+    pub(crate) merge_after: Duration,
     /// Bytes of the memcached door's items, overhead included.
     pub(crate) cache_bytes: u64,
     /// Bytes of the memcached door's largest item.
@@ -97,7 +101,9 @@ impl Default for Config {
             console: listen(8081, 64),
             rows_bytes: rows.memory_bytes_max as u64,
             memtable_bytes: rows.memtable_bytes_max as u64,
+            tablet_server_count: 1,
             tablet_bytes_max: tablet_server::server::TABLET_BYTES_MAX,
+            merge_after: master::balance::BalanceOptions::default().merge_after,
             cache_bytes: cache.memory_bytes_max,
             cache_item_bytes_max: cache.item_bytes_max,
             photo_bytes_max: photos.photo_bytes_max,

@@ -1,25 +1,33 @@
 //! Who serves which tablet: from what is known to what is to be done, purely.
 //!
 //! A tablet's data lies on its server's disk, so a tablet goes back to the
-//! server that METADATA names, and waits while that one is away. A new tablet
-//! goes to the server that has the fewest.
+//! server that METADATA names, and waits until that one, or what it held, is
+//! there. A new tablet goes to the server that has the fewest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use cluster::{Epoch, ServerId};
 use tablet_server::control::{Assignment, SplitProposal};
-use tablet_server::metadata::{self, METADATA_TABLE, TabletRecord};
-use tablet_server::row_set::RowRange;
+use tablet_server::metadata::TabletRecord;
 use tablet_server::schema::TabletId;
+
+use crate::replacement::{Level, Replacement};
 
 /// What the master knows of servers and tablets.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
-    /// Live servers, and the ownerships that each serves under.
-    servers: BTreeMap<ServerId, BTreeMap<TabletId, Epoch>>,
+    /// Live servers.
+    servers: BTreeMap<ServerId, LiveServer>,
     /// The tablets that METADATA names.
     tablets: BTreeMap<TabletId, TabletRecord>,
+}
+
+/// A server that is alive.
+#[derive(Clone, Debug)]
+struct LiveServer {
+    /// The ownerships that it serves under.
+    serving: BTreeMap<TabletId, Epoch>,
+    is_leaving: bool,
 }
 
 /// Something that the master learned.
@@ -29,6 +37,8 @@ pub enum Event {
     ServerFound {
         /// The server.
         server: ServerId,
+        /// Whether it is to have none.
+        is_leaving: bool,
         /// What it serves, and under which ownership.
         serving: BTreeMap<TabletId, Epoch>,
     },
@@ -50,33 +60,8 @@ pub enum Event {
     },
     /// These tablets are no more.
     TabletsDropped(BTreeSet<TabletId>),
-    /// A tablet is no more, and its server serves its children instead.
-    TabletSplit(Split),
-}
-
-/// One tablet that becomes two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// The one.
-    pub parent: TabletId,
-    /// The two, in the order of their rows: at its server, under a new ownership.
-    pub children: [TabletRecord; 2],
-}
-
-impl Split {
-    /// The split of `parent` before `row`, which lies inside it, into children of
-    /// these numbers, under an ownership of this one.
-    pub fn new(parent: &TabletRecord, row: &Bytes, [left, right]: [TabletId; 2], epoch: Epoch) -> Self {
-        let RowRange { start, end } = parent.range.clone();
-        let child = |tablet, start, end| TabletRecord {
-            tablet,
-            range: RowRange { start, end },
-            epoch,
-            ..parent.clone()
-        };
-        let children = [child(left, start, row.clone()), child(right, row.clone(), end)];
-        Self { parent: parent.tablet, children }
-    }
+    /// Tablets are no more, and others serve in their place.
+    TabletsReplaced(Replacement),
 }
 
 /// Something that the master is to do.
@@ -91,8 +76,8 @@ impl Cluster {
     /// begin now get the number `epoch`, which must be new.
     pub fn learn(&mut self, event: Event, epoch: Epoch) -> Vec<Action> {
         match event {
-            Event::ServerFound { server, serving } => {
-                self.servers.insert(server.clone(), serving);
+            Event::ServerFound { server, is_leaving, serving } => {
+                self.servers.insert(server.clone(), LiveServer { serving, is_leaving });
                 self.assign(|record| record.server.as_ref() == Some(&server), epoch)
             }
             Event::ServerLost { server } => {
@@ -105,47 +90,81 @@ impl Cluster {
                 self.assign(|record| found.contains(&record.tablet), epoch)
             }
             Event::Served { tablet, server, epoch } => {
-                if let Some(serving) = self.servers.get_mut(&server) {
-                    serving.insert(tablet, epoch);
+                if let Some(live) = self.servers.get_mut(&server) {
+                    live.serving.insert(tablet, epoch);
                 }
                 Vec::new()
             }
             Event::TabletsDropped(dropped) => {
                 self.tablets.retain(|tablet, _| !dropped.contains(tablet));
-                for serving in self.servers.values_mut() {
-                    serving.retain(|tablet, _| !dropped.contains(tablet));
+                for live in self.servers.values_mut() {
+                    live.serving.retain(|tablet, _| !dropped.contains(tablet));
                 }
                 Vec::new()
             }
-            Event::TabletSplit(Split { parent, children }) => {
-                self.tablets.remove(&parent);
-                for child in children {
-                    if let Some(serving) = child.server.as_ref().and_then(|id| self.servers.get_mut(id)) {
-                        serving.remove(&parent);
-                        serving.insert(child.tablet, child.epoch);
+            Event::TabletsReplaced(Replacement { from, to }) => {
+                for old in from {
+                    self.tablets.remove(&old.tablet);
+                    if let Some(live) = self.server_of(&old) {
+                        live.serving.remove(&old.tablet);
                     }
-                    self.tablets.insert(child.tablet, child);
+                }
+                for new in to {
+                    if let Some(live) = self.server_of(&new) {
+                        live.serving.insert(new.tablet, new.epoch);
+                    }
+                    self.tablets.insert(new.tablet, new);
                 }
                 Vec::new()
             }
         }
     }
 
+    fn server_of(&mut self, record: &TabletRecord) -> Option<&mut LiveServer> {
+        record.server.as_ref().and_then(|server| self.servers.get_mut(server))
+    }
+
+    /// What is known of the tablet.
+    pub fn tablet(&self, tablet: TabletId) -> Option<&TabletRecord> {
+        self.tablets.get(&tablet)
+    }
+
+    /// All tablets, in order of their numbers.
+    pub fn tablets(&self) -> impl Iterator<Item = &TabletRecord> {
+        self.tablets.values()
+    }
+
+    /// Live servers.
+    pub fn servers(&self) -> impl Iterator<Item = &ServerId> {
+        self.servers.keys()
+    }
+
+    /// Whether `server` is alive.
+    pub fn is_live(&self, server: &ServerId) -> bool {
+        self.servers.contains_key(server)
+    }
+
+    /// Whether the tablet's owner is alive and serves it under the recorded ownership.
+    pub fn is_served(&self, record: &TabletRecord) -> bool {
+        let live = record.server.as_ref().and_then(|server| self.servers.get(server));
+        live.is_some_and(|live| live.serving.get(&record.tablet) == Some(&record.epoch))
+    }
+
     /// The tablet to split as was proposed, if it may be: one that is served,
     /// and not the root, at a row inside it.
     pub fn splittable(&self, proposal: &SplitProposal) -> Option<&TabletRecord> {
         let tablet = self.tablets.get(&proposal.tablet)?;
-        let serving = self.servers.get(tablet.server.as_ref()?)?;
-        let is_served = serving.get(&tablet.tablet) == Some(&tablet.epoch);
-        let is_root = tablet.table == METADATA_TABLE && tablet.range == metadata::root_range();
         let is_inside = tablet.range.contains(&proposal.row) && proposal.row != tablet.range.start;
-        (is_served && !is_root && is_inside).then_some(tablet)
+        (self.is_served(tablet) && Level::of(tablet) != Level::Root && is_inside).then_some(tablet)
     }
 
     /// Servers for `count` new tablets, in the order of the tablets: neighbours
-    /// together, each server up to an even share. Empty where no server is alive.
+    /// together, each server up to an even share. Those that leave get some only
+    /// where there is no other. Empty where no server is alive.
     pub fn place(&self, count: usize) -> Vec<ServerId> {
-        let mut loads: BTreeMap<&ServerId, usize> = self.servers.keys().map(|server| (server, 0)).collect();
+        let all_leave = self.servers.values().all(|live| live.is_leaving);
+        let staying = self.servers.iter().filter(|(_, live)| all_leave || !live.is_leaving);
+        let mut loads: BTreeMap<&ServerId, usize> = staying.map(|(server, _)| (server, 0)).collect();
         for server in self.tablets.values().filter_map(|record| record.server.as_ref()) {
             loads.entry(server).and_modify(|load| *load += 1);
         }
@@ -158,7 +177,7 @@ impl Cluster {
         counts.into_iter().flat_map(|(server, count)| std::iter::repeat_n(server.clone(), count)).collect()
     }
 
-    /// Live servers.
+    /// How many live servers there are.
     pub fn server_count(&self) -> usize {
         self.servers.len()
     }
@@ -167,10 +186,10 @@ impl Cluster {
     fn assign(&mut self, which: impl Fn(&TabletRecord) -> bool, epoch: Epoch) -> Vec<Action> {
         let mut actions = Vec::new();
         for record in self.tablets.values_mut().filter(|record| which(record)) {
-            let Some(serving) = record.server.as_ref().and_then(|server| self.servers.get(server)) else {
+            let Some(live) = record.server.as_ref().and_then(|server| self.servers.get(server)) else {
                 continue;
             };
-            if serving.get(&record.tablet) == Some(&record.epoch) {
+            if live.serving.get(&record.tablet) == Some(&record.epoch) {
                 continue;
             }
             record.epoch = epoch;
@@ -192,8 +211,11 @@ pub fn assignment_of(record: &TabletRecord) -> Assignment {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tablet_server::metadata::{self, METADATA_TABLE};
+    use tablet_server::row_set::RowRange;
     use tablet_server::schema::TableId;
+
+    use super::*;
 
     fn server(name: &str) -> ServerId {
         ServerId(name.to_owned())
@@ -211,7 +233,7 @@ mod tests {
 
     fn found(name: &str, serving: &[(u64, u64)]) -> Event {
         let serving = serving.iter().map(|(tablet, epoch)| (TabletId(*tablet), Epoch(*epoch))).collect();
-        Event::ServerFound { server: server(name), serving }
+        Event::ServerFound { server: server(name), is_leaving: false, serving }
     }
 
     #[test]
@@ -260,29 +282,38 @@ mod tests {
     }
 
     #[test]
-    fn the_children_take_the_rows_and_the_server_of_their_parent() {
+    fn tablets_that_took_the_place_of_others_are_served_as_any() {
         let mut cluster = Cluster::default();
         cluster.learn(found("a", &[(1, 3)]), Epoch(10));
         cluster.learn(found("b", &[]), Epoch(10));
         cluster.learn(Event::TabletsFound(vec![record(1, "a", 3)]), Epoch(11));
         let proposal = parted(1, "m");
         let parent = cluster.splittable(&proposal).unwrap();
-        let split = Split::new(parent, &proposal.row, [TabletId(8), TabletId(9)], Epoch(12));
-        let [left, right] = &split.children;
-        assert_eq!((&left.range.start[..], &left.range.end[..]), (&b""[..], &b"m"[..]));
-        assert_eq!((&right.range.start[..], &right.range.end[..]), (&b"m"[..], &b""[..]));
-        for child in [left, right] {
-            assert_eq!(
-                (child.table, child.epoch, &child.server),
-                (TableId(1), Epoch(12), &Some(server("a")))
-            );
-        }
-        assert_eq!(cluster.learn(Event::TabletSplit(split.clone()), Epoch(13)), []);
+        let split = Replacement::split(parent, &proposal.row, [TabletId(8), TabletId(9)], Epoch(12));
+        assert_eq!(cluster.learn(Event::TabletsReplaced(split.clone()), Epoch(13)), []);
         assert_eq!(cluster.splittable(&parted(1, "m")), None);
         // The children are served as they are recorded, and count as tablets.
-        assert_eq!(cluster.learn(Event::TabletsFound(split.children.to_vec()), Epoch(15)), []);
+        assert_eq!(cluster.learn(Event::TabletsFound(split.to), Epoch(15)), []);
         assert_eq!(cluster.place(2), [server("b"), server("b")]);
         assert!(cluster.splittable(&parted(9, "x")).is_some());
+        let moved = cluster.tablet(TabletId(9)).unwrap();
+        let moved = Replacement::relocation(moved, server("b"), TabletId(10), Epoch(16));
+        assert_eq!(cluster.learn(Event::TabletsReplaced(moved), Epoch(17)), []);
+        assert!(
+            cluster.is_served(cluster.tablet(TabletId(10)).unwrap()) && cluster.tablet(TabletId(9)).is_none()
+        );
+        assert_eq!(cluster.place(1), [server("a")]);
+    }
+
+    #[test]
+    fn a_server_that_leaves_gets_nothing_new_while_there_is_another() {
+        let mut cluster = Cluster::default();
+        let leaving =
+            |name| Event::ServerFound { server: server(name), is_leaving: true, serving: BTreeMap::new() };
+        cluster.learn(leaving("a"), Epoch(1));
+        assert_eq!(cluster.place(1), [server("a")]);
+        cluster.learn(found("b", &[]), Epoch(1));
+        assert_eq!(cluster.place(2), [server("b"), server("b")]);
     }
 
     #[test]

@@ -9,7 +9,10 @@
 //! - [`metadata_writer`]: the master's writes to METADATA.
 //! - [`tables`]: the life of a table: creation and deletion that a crash leaves
 //!   either done or undone, and changes of its schema.
-//! - [`splits`]: a tablet that has grown too large becomes two, under traffic.
+//! - [`replacement`]: tablets take the place of others, under traffic: [`splits`],
+//!   [`moves`], [`merges`].
+//! - [`watch`], [`balance`]: from what servers count to what is to be moved, merged and split, purely.
+//! - [`failover`]: others serve the tablets of a server that is gone.
 //! - [`instances`]: the life of an instance, with its clusters and app profiles,
 //!   over [`instance_record`].
 //! - [`resource_ids`], [`table_rules`], [`authorized_view_rules`], [`instance_rules`],
@@ -23,25 +26,31 @@
 pub mod app_profile_rules;
 pub mod assignment;
 pub mod authorized_view_rules;
+pub mod balance;
 pub mod cluster_rules;
 pub mod error;
+pub mod failover;
 pub mod instance_admin;
 pub mod instance_record;
 pub mod instance_rules;
 pub mod instances;
 pub mod load;
 pub mod master;
+pub mod merges;
 pub mod metadata_writer;
+pub mod moves;
 pub mod operation_filter;
 pub mod operations;
 pub mod pages;
 pub mod policies;
 pub mod policy_rules;
+pub mod replacement;
 pub mod resource_ids;
 pub mod splits;
 pub mod table_admin;
 pub mod table_rules;
 pub mod tables;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -49,7 +58,7 @@ use tablet_server::gateway::Caller;
 use tonic::service::Routes;
 
 pub use error::{Error, Result};
-pub use master::Master;
+pub use master::{Master, MasterOptions};
 
 /// Adds the admin services of `master`, for `caller`, to `routes`.
 pub fn add_services(routes: Routes, master: &Arc<Master>, caller: Caller) -> Routes {

@@ -170,6 +170,7 @@ mod tests {
             memtable_bytes: 0,
             sstable_bytes: 0,
             row_count: *row_count,
+            can_merge: true,
         };
         Sample {
             at: at(second),

@@ -2,7 +2,7 @@
 //!
 //! A start (Bigtable section 5.2): take the lock; ask the servers what they
 //! serve; have the root tablet loaded, then METADATA's other tablets, then,
-//! once half-made and half-removed tables and instances are gone and splits are settled, all the rest. Each level is
+//! once half-made and half-removed tables and instances are gone and what was to replace tablets is settled, all the rest. Each level is
 //! written into the level above before it is loaded, so METADATA never names an
 //! ownership older than one that is served.
 //!
@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use cluster::lock_service::{Expect, LockService, LockSession};
 use cluster::{Epoch, ServerId, telemetry};
 use prost::Message;
-use tablet_server::control::TabletControl;
+use tablet_server::control::{Recovery, TabletControl};
 use tablet_server::gateway::Router;
 use tablet_server::metadata::{self, METADATA_TABLE, ROOT_RECORD_KEY, RootRecord, TabletRecord};
 use tablet_server::row_set::RowRange;
@@ -29,9 +29,12 @@ use tablet_server::{Catalog, Servers};
 use tokio::sync::Mutex;
 
 use crate::assignment::{Action, Cluster, Event, assignment_of};
+use crate::balance::BalanceOptions;
 use crate::error::{Error, Result};
 use crate::load::{HotTablet, LoadHistory, Sample};
 use crate::metadata_writer::MetadataWriter;
+use crate::replacement::Level;
+use crate::watch::Watch;
 
 /// The master's lock.
 const LOCK: &str = "master";
@@ -50,8 +53,18 @@ pub struct Master {
     pub(crate) metadata: MetadataWriter,
     /// Held while tables or tablets change, one change at a time.
     pub(crate) cluster: Mutex<Cluster>,
+    pub(crate) recovery: Arc<dyn Recovery>,
+    pub(crate) options: MasterOptions,
+    pub(crate) watch: parking_lot::Mutex<Watch>,
     load: parking_lot::Mutex<LoadHistory>,
     session: Box<dyn LockSession>,
+}
+
+/// What the master is told when it starts.
+#[derive(Clone, Debug, Default)]
+pub struct MasterOptions {
+    /// What tablets are moved, merged and split for.
+    pub balance: BalanceOptions,
 }
 
 /// What the first start makes.
@@ -70,6 +83,7 @@ struct FirstStart {
 impl Master {
     /// Takes the master's lock and brings every tablet whose server is in
     /// `servers` into service; METADATA and all tables serve when this returns.
+    /// What servers held that are gone is brought back by `recovery`.
     ///
     /// # Errors
     ///
@@ -81,6 +95,8 @@ impl Master {
         lock_service: Arc<dyn LockService>,
         servers: Arc<Servers>,
         router: Arc<Router>,
+        recovery: Arc<dyn Recovery>,
+        options: MasterOptions,
     ) -> Result<Arc<Self>> {
         let session = lock_service.lock(LOCK).await?;
         let master = Self {
@@ -89,6 +105,9 @@ impl Master {
             servers,
             router,
             cluster: Mutex::default(),
+            recovery,
+            options,
+            watch: parking_lot::Mutex::default(),
             load: parking_lot::Mutex::default(),
             session,
         };
@@ -150,15 +169,17 @@ impl Master {
             let serving: BTreeMap<_, _> =
                 serving.iter().map(|stats| (stats.assignment.tablet, stats.assignment.epoch)).collect();
             let server = server.id().clone();
-            cluster.learn(Event::ServerFound { server, serving }, self.new_epoch().await?);
+            let is_leaving = self.servers.is_leaving(&server);
+            cluster.learn(Event::ServerFound { server, is_leaving, serving }, self.new_epoch().await?);
         }
         self.finish_first_start(&cluster).await?;
+        self.settle_replacements_of(&mut cluster, Level::Root).await?;
         let root = self.read_root().await?;
         self.bring_into_service(&mut cluster, vec![root]).await?;
-        self.settle_metadata_splits(&mut cluster).await?;
+        self.settle_replacements_of(&mut cluster, Level::Metadata).await?;
         let second_level = self.read_metadata(metadata::root_range()).await?;
         self.bring_into_service(&mut cluster, second_level).await?;
-        self.settle_splits(&mut cluster).await?;
+        self.settle_replacements_of(&mut cluster, Level::Tables).await?;
         let unfinished = self.load_instances().await?;
         self.load_tables(&mut cluster).await?;
         for instance in unfinished {
@@ -234,24 +255,31 @@ impl Master {
     /// The last of the tablets' errors; the others are in service.
     async fn bring_into_service(&self, cluster: &mut Cluster, tablets: Vec<TabletRecord>) -> Result<()> {
         let actions = cluster.learn(Event::TabletsFound(tablets), self.new_epoch().await?);
-        let assigned: Vec<_> = actions.into_iter().map(|Action::Assign(record)| record).collect();
-        match assigned.as_slice() {
-            [root] if root.range == metadata::root_range() && root.table == METADATA_TABLE => {
-                self.write_root(root).await?;
-            }
-            others => self.metadata.record(others).await?,
-        }
+        self.carry_out(cluster, actions).await
+    }
+
+    /// Does `actions`, one level of METADATA after the other.
+    ///
+    /// # Errors
+    ///
+    /// The last of the tablets' errors; the others are in service.
+    pub(crate) async fn carry_out(&self, cluster: &mut Cluster, actions: Vec<Action>) -> Result<()> {
         let mut outcome = Ok(());
-        for record in &assigned {
-            match self.load(record).await {
-                Ok(served) => _ = cluster.learn(served, record.epoch),
-                Err(error) => {
-                    tracing::error!(
-                        tablet = record.tablet.0,
-                        error = &error as &dyn std::error::Error,
-                        "cannot load a tablet"
-                    );
-                    outcome = Err(error);
+        for level in [Level::Root, Level::Metadata, Level::Tables] {
+            let all = actions.iter().map(|Action::Assign(record)| record);
+            let assigned: Vec<_> = all.filter(|record| Level::of(record) == level).cloned().collect();
+            self.record(&assigned).await?;
+            for record in &assigned {
+                match self.load(record).await {
+                    Ok(served) => _ = cluster.learn(served, record.epoch),
+                    Err(error) => {
+                        tracing::error!(
+                            tablet = record.tablet.0,
+                            error = &error as &dyn std::error::Error,
+                            "cannot load a tablet"
+                        );
+                        outcome = Err(error);
+                    }
                 }
             }
         }
@@ -300,7 +328,7 @@ impl Master {
         Ok(Epoch(self.lock_service.next_id().await?))
     }
 
-    async fn read_root(&self) -> Result<TabletRecord> {
+    pub(crate) async fn read_root(&self) -> Result<TabletRecord> {
         let missing = || damaged(ROOT_RECORD_KEY, "it is missing");
         let record = self.lock_service.get(ROOT_RECORD_KEY).await?.ok_or_else(missing)?;
         let root =
@@ -308,7 +336,7 @@ impl Master {
         Ok(root.to_tablet())
     }
 
-    async fn write_root(&self, root: &TabletRecord) -> Result<()> {
+    pub(crate) async fn write_root(&self, root: &TabletRecord) -> Result<()> {
         let server = root.server.clone().ok_or(Error::NoServer)?;
         let record = RootRecord { tablet: root.tablet.0, server: server.0, epoch: root.epoch.0 };
         self.lock_service.put(ROOT_RECORD_KEY, record.encode_to_vec().into(), Expect::Anything).await?;

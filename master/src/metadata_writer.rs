@@ -7,10 +7,8 @@ use row_api::data::Mutation;
 use tablet_server::catalog::Table;
 use tablet_server::gateway::Router;
 use tablet_server::gateway::row_batches::{self, Entry};
-use tablet_server::metadata::{self, METADATA_TABLE, TabletRecord};
+use tablet_server::metadata::{METADATA_TABLE, TabletRecord};
 use tablet_server::mutation::RowMutations;
-use tablet_server::schema::TableId;
-use tablet_server::table_record::IntendedTablet;
 use tonic::Status;
 
 use crate::error::Result;
@@ -38,14 +36,13 @@ impl MetadataWriter {
         self.apply(records.iter().map(|record| (record.key(), record.to_mutations())).collect()).await
     }
 
-    /// Removes the rows of `table`'s `tablets`.
+    /// Removes the rows of these keys.
     ///
     /// # Errors
     ///
     /// [`Error`](crate::Error); any of the rows may be gone.
-    pub async fn remove(&self, table: TableId, tablets: &[IntendedTablet]) -> Result<()> {
-        let row = |tablet: &IntendedTablet| (metadata::row_key(table, &tablet.end), TabletRecord::removal());
-        self.apply(tablets.iter().map(row).collect()).await
+    pub async fn remove(&self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<()> {
+        self.apply(keys.into_iter().map(|key| (key, TabletRecord::removal())).collect()).await
     }
 
     async fn apply(&self, rows: Vec<(Vec<u8>, Vec<Mutation>)>) -> Result<()> {

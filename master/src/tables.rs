@@ -30,7 +30,7 @@ use prost::Message;
 use row_api::admin;
 use row_api::admin::modify_column_families_request::Modification;
 use row_api::names::{AuthorizedViewName, InstanceName, TableName};
-use tablet_server::metadata::TabletRecord;
+use tablet_server::metadata::{self, TabletRecord};
 use tablet_server::row_set::RowRange;
 use tablet_server::schema::{TableId, TabletId};
 use tablet_server::table_record::{self, IntendedTablet, TableRecord, TableState};
@@ -175,7 +175,7 @@ impl Master {
         to_its_end(async move {
             let mut cluster = master.cluster.lock().await;
             let (record, _) = master.serving_table(&name).await?;
-            master.settle_splits(&mut cluster).await?;
+            master.settle_replacements(&mut cluster).await?;
             for tablet in master.tablets_of(TableId(record.table_id)).await? {
                 if tablet.range.intersection(&range).is_some() {
                     master.control(&tablet)?.drop_row_range(tablet.tablet, range.clone()).await?;
@@ -235,7 +235,7 @@ impl Master {
     /// A deletion of a table that serves.
     pub(crate) async fn remove_serving_table(&self, cluster: &mut Cluster, name: &TableName) -> Result<()> {
         let (mut record, revision) = self.serving_table(name).await?;
-        self.settle_splits(cluster).await?;
+        self.settle_replacements(cluster).await?;
         let tablets = self.tablets_of(TableId(record.table_id)).await?;
         record.tablets = tablets.iter().map(intended).collect();
         record.state = TableState::Deleting.into();
@@ -251,7 +251,8 @@ impl Master {
         name: &TableName,
         record: &TableRecord,
     ) -> Result<()> {
-        self.metadata.remove(TableId(record.table_id), &record.tablets).await?;
+        let row = |tablet: &IntendedTablet| metadata::row_key(TableId(record.table_id), &tablet.end);
+        self.metadata.remove(record.tablets.iter().map(row)).await?;
         for tablet in &record.tablets {
             let server = self.servers.control(&ServerId(tablet.server.clone())).ok_or(Error::NoServer)?;
             server.drop_tablet(TabletId(tablet.tablet)).await?;

@@ -171,10 +171,25 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| shown_bytes(config.memtable_bytes),
     },
     Key {
+        name: "rows.tablet_servers",
+        about: "tablet servers in this process, which share rows.memory; tablets move between them as load asks",
+        set: |config, text| {
+            count(text, 1..=tablet_server::fleet::SERVER_COUNT_MAX as u64)
+                .map(|value| config.tablet_server_count = value)
+        },
+        show: |config| config.tablet_server_count.to_string(),
+    },
+    Key {
         name: "rows.tablet_max",
         about: "how large a tablet grows before it is split in two, under traffic",
         set: |config, text| bytes(text, 1 << 10, 1 << 50).map(|value| config.tablet_bytes_max = value),
         show: |config| shown_bytes(config.tablet_bytes_max),
+    },
+    Key {
+        name: "rows.merge_after",
+        about: "small neighbouring tablets that have not grown for so long become one",
+        set: |config, text| span(text, 1, 365 * 24 * 3600).map(|value| config.merge_after = value),
+        show: |config| humantime::format_duration(config.merge_after).to_string(),
     },
     Key {
         name: "events.format",

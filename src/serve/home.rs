@@ -3,6 +3,8 @@
 //! ```text
 //! coordination/      the embedded lock service: schemas, locks, epochs
 //! tablet-server/     commit log, SSTables, manifests
+//! tablet-server-2/   the same of a second tablet server, and so on
+//! hand-overs/        tablets on their way from one to another
 //! haystack/          photo volumes and their index files
 //! ```
 
@@ -49,9 +51,9 @@ impl Home {
         Ok(Self { dir, fs, lock_service: Arc::new(lock_service), _ephemeral: ephemeral })
     }
 
-    /// The tablet server's directory.
-    pub(super) fn tablet_server(&self) -> PathBuf {
-        self.dir.join("tablet-server")
+    /// Where the tablet servers' directories are.
+    pub(super) fn tablet_servers(&self) -> PathBuf {
+        self.dir.clone()
     }
 
     /// The photo store's directory.

@@ -1,42 +1,49 @@
-//! Tablet server, master and gateway, wired to each other inside the process.
+//! Tablet servers, master and gateway, wired to each other inside the process.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use cluster::ServerId;
 use cluster::lock_service::LockService;
-use master::Master;
+use master::balance::BalanceOptions;
+use master::{Master, MasterOptions};
 use row_api::client::{self, RowClient};
-use tablet_server::control::TabletStats;
+use tablet_server::control::{TabletControl, TabletStats};
 use tablet_server::gateway::{Caller, Locator, Router, RowService};
-use tablet_server::{Catalog, Servers, TabletServer, TabletServerOptions, system_clock};
+use tablet_server::{Catalog, Fleet, FleetOptions, system_clock};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tonic::service::Routes;
 
-use super::ServeError;
 use super::home::Home;
+use super::{ServeError, count};
 use crate::config::Config;
 
-/// Brings what is told of the engine up to date, beside what it counts itself.
-fn publish_engine_metrics(stats: &lsm::EngineStats) {
+/// Brings what is told of a server's engine up to date, beside what all of them count.
+fn publish_engine_metrics(server: &str, stats: &lsm::EngineStats) {
+    let server = || server.to_owned();
     for (kind, bytes) in [
         ("memtables", stats.active_memtable_bytes + stats.frozen_memtable_bytes),
         ("block_cache", stats.block_cache_bytes),
         ("reserved", stats.reserved_bytes),
     ] {
-        metrics::gauge!("hayloft_lsm_memory_bytes", "kind" => kind).set(bytes as f64);
+        metrics::gauge!("hayloft_lsm_memory_bytes", "server" => server(), "kind" => kind).set(bytes as f64);
     }
     for (level, bytes) in stats.level_bytes.iter().enumerate() {
-        metrics::gauge!("hayloft_lsm_level_bytes", "level" => level.to_string()).set(*bytes as f64);
+        metrics::gauge!("hayloft_lsm_level_bytes", "server" => server(), "level" => level.to_string())
+            .set(*bytes as f64);
     }
-    metrics::gauge!("hayloft_lsm_compaction_debt_bytes").set(stats.compaction_debt_bytes as f64);
-    metrics::gauge!("hayloft_lsm_write_amplification").set(stats.write_amplification());
-    metrics::gauge!("hayloft_lsm_space_amplification").set(stats.space_amplification());
-    metrics::counter!("hayloft_lsm_block_cache_hits_total").absolute(stats.block_cache_hit_count);
-    metrics::counter!("hayloft_lsm_block_cache_misses_total").absolute(stats.block_cache_miss_count);
-    metrics::counter!("hayloft_lsm_filter_checks_total").absolute(stats.filter_check_count);
-    metrics::counter!("hayloft_lsm_filter_useful_total").absolute(stats.filter_useful_count);
+    metrics::gauge!("hayloft_lsm_compaction_debt_bytes", "server" => server())
+        .set(stats.compaction_debt_bytes as f64);
+    metrics::gauge!("hayloft_lsm_write_amplification", "server" => server()).set(stats.write_amplification());
+    metrics::gauge!("hayloft_lsm_space_amplification", "server" => server()).set(stats.space_amplification());
+    metrics::counter!("hayloft_lsm_block_cache_hits_total", "server" => server())
+        .absolute(stats.block_cache_hit_count);
+    metrics::counter!("hayloft_lsm_block_cache_misses_total", "server" => server())
+        .absolute(stats.block_cache_miss_count);
+    metrics::counter!("hayloft_lsm_filter_checks_total", "server" => server())
+        .absolute(stats.filter_check_count);
+    metrics::counter!("hayloft_lsm_filter_useful_total", "server" => server())
+        .absolute(stats.filter_useful_count);
     let stalls = &stats.stalls;
     for (reason, count, us) in [
         ("memtables", stalls.memtable_stall_count, stalls.memtable_stall_us),
@@ -45,18 +52,20 @@ fn publish_engine_metrics(stats: &lsm::EngineStats) {
         ("ingest", stalls.ingest_stall_count, stalls.ingest_stall_us),
         ("pace", stalls.paced_count, stalls.paced_us),
     ] {
-        metrics::counter!("hayloft_lsm_stalls_total", "reason" => reason).absolute(count);
-        metrics::counter!("hayloft_lsm_stall_us_total", "reason" => reason).absolute(us);
+        metrics::counter!("hayloft_lsm_stalls_total", "server" => server(), "reason" => reason)
+            .absolute(count);
+        metrics::counter!("hayloft_lsm_stall_us_total", "server" => server(), "reason" => reason)
+            .absolute(us);
     }
 }
 
 /// The row roles of this process.
 pub(super) struct Rows {
-    tablet_server: Arc<TabletServer>,
+    fleet: Arc<Fleet>,
     master: Arc<Master>,
     router: Arc<Router>,
     /// What the master is asked to do from time to time.
-    chores: [JoinHandle<()>; 2],
+    chores: [JoinHandle<()>; 4],
 }
 
 impl Rows {
@@ -64,28 +73,34 @@ impl Rows {
     /// and written when this returns.
     pub(super) async fn open(config: &Config, home: &Home) -> Result<Self, ServeError> {
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        let id = ServerId("tablet-server-1".to_owned());
-        let mut options = TabletServerOptions::new(id, home.tablet_server());
-        options.engine.memtable_bytes_max = bytes(config.memtable_bytes);
-        options.engine.memory_bytes_max = bytes(config.rows_bytes);
-        options.tablet_bytes_max = config.tablet_bytes_max;
+        let mut options = FleetOptions::new(home.tablet_servers(), count(config.tablet_server_count));
+        options.each.engine.memtable_bytes_max = bytes(config.memtable_bytes);
+        options.each.engine.memory_bytes_max = bytes(config.rows_bytes);
+        options.each.tablet_bytes_max = config.tablet_bytes_max;
+        let balance = BalanceOptions {
+            tablet_bytes_max: config.tablet_bytes_max,
+            merge_after: config.merge_after,
+            ..BalanceOptions::default()
+        };
 
         let lock_service: Arc<dyn LockService> = Arc::clone(&home.lock_service) as _;
         let catalog = Arc::new(Catalog::new());
-        let tablet_server = TabletServer::open(
+        let fleet = Fleet::open(
             options,
             Arc::clone(&home.fs),
-            &*lock_service,
+            Arc::clone(&lock_service),
             Arc::clone(&catalog),
             system_clock(),
         )
         .await
         .map_err(ServeError::TabletServer)?;
-        let servers = Arc::new(Servers::new());
-        servers.join(Arc::clone(&tablet_server));
+        let servers = Arc::clone(fleet.directory());
         let locator = Locator::new(Arc::clone(&lock_service), Arc::clone(&servers), &catalog);
         let router = Arc::new(Router::new(locator, catalog));
-        let master = Master::start(lock_service, servers, Arc::clone(&router)).await;
+        let recovery = Arc::clone(&fleet) as _;
+        let master =
+            Master::start(lock_service, servers, Arc::clone(&router), recovery, MasterOptions { balance })
+                .await;
         let master = master.map_err(ServeError::Master)?;
         let chores = [
             repeat(Duration::from_secs(60), &master, "note the tablets' load", |master| async move {
@@ -94,8 +109,17 @@ impl Rows {
             repeat(Duration::from_secs(1), &master, "split a tablet", |master| async move {
                 master.split_large_tablets().await
             }),
+            repeat(
+                Duration::from_secs(1),
+                &master,
+                "replace a tablet server that is gone",
+                |master| async move { master.fail_over().await },
+            ),
+            repeat(Duration::from_secs(10), &master, "even out load", |master| async move {
+                master.balance(SystemTime::now()).await
+            }),
         ];
-        Ok(Self { tablet_server, master, router, chores })
+        Ok(Self { fleet, master, router, chores })
     }
 
     /// A client for the process's other roles, which passes no socket.
@@ -115,18 +139,21 @@ impl Rows {
 
     /// Brings the gauges of the tablets up to date.
     pub(super) fn publish_metrics(&self) {
-        let tablets = self.tablet_server.stats();
+        let servers = self.fleet.servers();
+        let tablets: Vec<_> = servers.iter().flat_map(|server| server.stats()).collect();
         let sum = |bytes: fn(&TabletStats) -> u64| tablets.iter().map(bytes).sum::<u64>() as f64;
         metrics::gauge!("hayloft_tablets").set(tablets.len() as f64);
         metrics::gauge!("hayloft_tablet_memtable_bytes").set(sum(|tablet| tablet.memtable_bytes));
         metrics::gauge!("hayloft_tablet_sstable_bytes").set(sum(|tablet| tablet.sstable_bytes));
-        publish_engine_metrics(&self.tablet_server.engine().stats());
+        for server in servers {
+            publish_engine_metrics(&server.id().0, &server.engine().stats());
+        }
     }
 
     /// Syncs the commit log and stops serving rows. Call it when nobody asks for any more.
     pub(super) async fn close(&self) -> Result<(), ServeError> {
         self.chores.iter().for_each(JoinHandle::abort);
-        self.tablet_server.close().await.map_err(ServeError::Close)
+        self.fleet.close().await.map_err(ServeError::Close)
     }
 }
 

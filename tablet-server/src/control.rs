@@ -1,6 +1,7 @@
 //! What the master may ask of a tablet server.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,18 +35,35 @@ pub struct TabletStats {
     pub sstable_bytes: u64,
     /// Rows that it has read and written since it was loaded.
     pub row_count: u64,
+    /// Whether [`TabletControl::merge_tablets`] can take it.
+    pub can_merge: bool,
 }
 
-/// A tablet that has grown too large.
+/// A tablet that has grown too large, or too busy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitProposal {
     /// The tablet.
     pub tablet: TabletId,
-    /// A row that parts it in two of about the same size: the first of the second.
+    /// A row that parts it in two of about the same size, or as much asked for: the first of the second.
     pub row: Bytes,
 }
 
+/// Names what a tablet is handed over by while it moves; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOver(pub u64);
+
 /// The master's side of a tablet server.
+///
+/// Tablets take the place of others in three steps. The old ones are held, and
+/// the new ones made of what they hold and served, both only to readers: by
+/// [`split_tablet`](TabletControl::split_tablet), by
+/// [`merge_tablets`](TabletControl::merge_tablets), or by
+/// [`send_tablet`](TabletControl::send_tablet) and
+/// [`receive_tablet`](TabletControl::receive_tablet). Then either the old ones
+/// are unloaded, so that their waiting writers are refused before anything of
+/// theirs is logged, and the new ones loaded, which lets writers in; or the new
+/// ones are dropped and the old ones resumed. One of the two is to be done
+/// whatever came of the first step.
 ///
 /// Every call may be made again: what is done already stays done.
 #[async_trait]
@@ -62,12 +80,15 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
     /// once it is.
     async fn create_tablet(&self, assignment: Assignment) -> Result<()>;
 
-    /// Serves a tablet that this server holds the data of.
+    /// Serves a tablet that this server holds the data of, to writers, too.
     ///
     /// # Errors
     ///
     /// [`Error::DataMissing`](crate::Error::DataMissing): it does not.
     async fn load_tablet(&self, assignment: Assignment) -> Result<()>;
+
+    /// Stops serving the tablet; its data stays. Writes under way are applied when this returns.
+    async fn unload_tablet(&self, tablet: TabletId) -> Result<()>;
 
     /// Stops serving the tablet and removes its data.
     async fn drop_tablet(&self, tablet: TabletId) -> Result<()>;
@@ -78,20 +99,67 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
     /// The tablets that have grown too large.
     async fn splits_due(&self) -> Result<Vec<SplitProposal>>;
 
+    /// Where the tablet's requests of late are parted in two, if it is served here
+    /// and they are for more than a few rows.
+    async fn split_by_load(&self, tablet: TabletId) -> Result<Option<SplitProposal>>;
+
+    /// Writes out what the tablet has in memory, so that little is left to be
+    /// written while its writers wait.
+    async fn flush_tablet(&self, tablet: TabletId) -> Result<()>;
+
     /// Makes `children` of what `parent` holds, each with the rows of its range,
-    /// durably and without writing any of it again, and serves them. From then
-    /// on `parent` is only read: its writers wait until the split is finished
-    /// or abandoned, one of which is to be called whatever comes of this.
+    /// durably and without writing any of it again, and serves them, to readers.
     ///
     /// # Errors
     ///
-    /// Some of the children may exist; the parent is as before.
+    /// Some of the children may exist; writers of the parent go on.
     async fn split_tablet(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()>;
 
-    /// Serves `children`, and `parent` no longer, whose waiting writers are
-    /// refused before anything of theirs is logged; then removes its data.
-    async fn finish_split(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()>;
+    /// Makes `child` of what `parents` hold, which follow each other, durably and
+    /// without writing any of it again, and serves it, to readers.
+    ///
+    /// # Errors
+    ///
+    /// The child may exist; writers of the parents go on.
+    async fn merge_tablets(&self, parents: &[TabletId; 2], child: &Assignment) -> Result<()>;
 
-    /// Removes what there is of `children`, and lets the writers of `parent` go on.
-    async fn abandon_split(&self, parent: TabletId, children: [TabletId; 2]) -> Result<()>;
+    /// Holds the tablet, if it is served, and writes what it holds to where
+    /// `hand_over` is found by all servers.
+    ///
+    /// # Errors
+    ///
+    /// Writers of the tablet go on.
+    async fn send_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()>;
+
+    /// Makes a tablet of what `from` held when it was sent, durably, and serves it, to readers.
+    ///
+    /// # Errors
+    ///
+    /// It may exist, whole or not at all.
+    async fn receive_tablet(
+        &self,
+        assignment: &Assignment,
+        hand_over: HandOver,
+        from: TabletId,
+    ) -> Result<()>;
+
+    /// Removes what a hand-over has left beside the tablets, if anything.
+    async fn end_hand_over(&self, hand_over: HandOver) -> Result<()>;
+
+    /// Lets the writers of a tablet that is held go on.
+    async fn resume_tablet(&self, tablet: TabletId) -> Result<()>;
+
+    /// Whether the server can go on: it holds its lock, and its log takes writes.
+    fn is_well(&self) -> bool;
+}
+
+/// Brings the tablets of a server that is gone back within reach.
+#[async_trait]
+pub trait Recovery: Send + Sync + fmt::Debug {
+    /// Takes the lock of `server`, under a new epoch, sees to it that nobody acts
+    /// for it any more, and recovers what it held. It serves nothing.
+    async fn recover(&self, server: &ServerId) -> Result<Arc<dyn TabletControl>>;
+
+    /// Has the recovered `server` serve whatever it is given from now on.
+    fn welcome(&self, server: &ServerId);
 }

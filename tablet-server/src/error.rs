@@ -62,6 +62,12 @@ pub enum Error {
         /// The server that should have it.
         server: String,
     },
+    /// There is no tablet server of this name.
+    #[error("there is no tablet server {server}")]
+    NoServer {
+        /// The name.
+        server: String,
+    },
     /// The lock service failed.
     #[error("the lock service failed")]
     Lock(#[from] LockError),
@@ -105,7 +111,7 @@ impl From<Error> for Status {
             Error::NotServed { .. } | Error::NoTablet => {
                 retry_later("the row's tablet is not served at the moment; try again")
             }
-            Error::NoTable { .. } => Self::not_found(error.to_string()),
+            Error::NoTable { .. } | Error::NoServer { .. } => Self::not_found(error.to_string()),
             Error::Busy { .. } => retry_later(error.to_string()),
             Error::Storage(source) => storage_status(source),
             Error::Lock(source) => {

@@ -4,7 +4,7 @@
 //! checked values, those become batches for `lsm`, and cursors of `lsm` become
 //! rows. Then tables and where their tablets are: [`schema`], [`table_record`],
 //! [`authorized_view`], [`app_profiles`], [`catalog`], [`metadata`]. Then the tablet server, which serves the tablets
-//! that the master has it load ([`control`]) to gateways ([`row_server`]). Last
+//! that the master has it load ([`control`]) to gateways ([`row_server`]); a [`fleet`] of them runs in one process. Last
 //! the [`gateway`], the gRPC service in front of them all.
 
 pub mod schema;
@@ -33,11 +33,14 @@ pub mod table_record;
 
 pub mod clock;
 pub mod control;
+pub mod fleet;
+mod request_samples;
 mod row_locks;
 pub mod row_server;
 pub mod server;
 pub mod servers;
 mod tablet;
+mod tablet_trees;
 
 pub mod gateway;
 
@@ -46,5 +49,6 @@ pub mod error;
 pub use catalog::Catalog;
 pub use clock::{Clock, system_clock};
 pub use error::{Error, Result};
+pub use fleet::{Fleet, FleetOptions};
 pub use server::{TabletServer, TabletServerOptions};
 pub use servers::Servers;

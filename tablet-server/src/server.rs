@@ -14,9 +14,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster::lock_service::{LockService, LockSession};
 use cluster::{Epoch, ServerId};
-use lsm::Engine;
+use lsm::{Engine, checkpoint};
 use metrics::Gauge;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use row_api::data;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use crate::catalog::Catalog;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::clock::Clock;
-use crate::control::{Assignment, SplitProposal, TabletControl, TabletStats};
+use crate::control::{Assignment, HandOver, SplitProposal, TabletControl, TabletStats};
 use crate::error::{Error, Result};
 use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
@@ -34,7 +34,8 @@ use crate::row_scan::{RowScan, ScanBatch};
 use crate::row_server::{ReadRequest, RowSample, RowServer, RowsOutcome, TabletScan};
 use crate::row_set::RowRange;
 use crate::schema::{TableSchema, TabletId};
-use crate::tablet::{Surroundings, Tablet, tree_format, tree_id};
+use crate::tablet::{Surroundings, Tablet, tree_format};
+use crate::tablet_trees::{counterpart, part_of, tree_id, trees_of};
 
 /// A step of a scan up to this size runs where it is asked for; a larger one on
 /// a thread that may wait for the disk.
@@ -51,6 +52,8 @@ pub struct TabletServerOptions {
     pub id: ServerId,
     /// The directory of its engine.
     pub dir: PathBuf,
+    /// Where tablets are handed over, on the same file system: the same for all servers.
+    pub hand_over_dir: PathBuf,
     /// Its engine's tunables.
     pub engine: lsm::Options,
     /// Row requests at once, scans aside; at least 1.
@@ -68,10 +71,11 @@ pub struct TabletServerOptions {
 }
 
 impl TabletServerOptions {
-    /// The defaults for the server `id` in `dir`.
+    /// The defaults for the server `id` in `dir`, with hand-overs beside it.
     pub fn new(id: ServerId, dir: PathBuf) -> Self {
         Self {
             id,
+            hand_over_dir: dir.with_file_name("hand-overs"),
             dir,
             engine: lsm::Options::default(),
             request_count_max: 10_000,
@@ -86,7 +90,11 @@ impl TabletServerOptions {
 /// An open tablet server.
 pub struct TabletServer {
     id: ServerId,
-    session: Box<dyn LockSession>,
+    epoch: Epoch,
+    /// None once the lock is lost.
+    session: Mutex<Option<Box<dyn LockSession>>>,
+    fs: Arc<dyn vfs::FileSystem>,
+    hand_over_dir: PathBuf,
     around: Surroundings,
     tablets: RwLock<HashMap<TabletId, Arc<Tablet>>>,
     tablet_count: Gauge,
@@ -111,9 +119,9 @@ impl TabletServer {
         clock: Clock,
     ) -> Result<Arc<Self>> {
         let session = lock_service.lock(&format!("servers/{}", options.id)).await?;
-        let epoch = session.epoch().0;
-        let (dir, tunables) = (options.dir, options.engine);
-        let engine = blocking(move || Ok(Engine::open(fs, &dir, epoch, tunables)?)).await?;
+        let epoch = session.epoch();
+        let (dir, tunables, engine_fs) = (options.dir, options.engine, Arc::clone(&fs));
+        let engine = blocking(move || Ok(Engine::open(engine_fs, &dir, epoch.0, tunables)?)).await?;
         let around = Surroundings {
             engine,
             locks: Arc::new(RowLocks::new()),
@@ -125,7 +133,10 @@ impl TabletServer {
         Ok(Arc::new(Self {
             tablet_count: metrics::gauge!("hayloft_tablets", "server" => options.id.to_string()),
             id: options.id,
-            session,
+            epoch,
+            session: Mutex::new(Some(session)),
+            fs,
+            hand_over_dir: options.hand_over_dir,
             around,
             tablets: RwLock::default(),
             tablet_bytes_max: options.tablet_bytes_max,
@@ -136,7 +147,7 @@ impl TabletServer {
 
     /// The epoch of this opening.
     pub fn epoch(&self) -> Epoch {
-        self.session.epoch()
+        self.epoch
     }
 
     /// The engine, for its figures.
@@ -167,6 +178,21 @@ impl TabletServer {
         blocking(move || Ok(engine.close()?)).await
     }
 
+    /// Ends the server where it stands, as the death of its process would, and
+    /// loses its lock: requests under way fail, what is acknowledged is in its log.
+    pub async fn kill(&self) {
+        for tablet in std::mem::take(&mut *self.tablets.write()).into_values() {
+            tablet.stop();
+        }
+        self.tablet_count.set(0.0);
+        let engine = self.around.engine.clone();
+        let closed = blocking(move || Ok(engine.close()?)).await;
+        if let Err(error) = closed {
+            tracing::warn!(server = %self.id, error = &error as &dyn std::error::Error, "a server ends after a failure");
+        }
+        *self.session.lock() = None;
+    }
+
     fn tablet(&self, id: TabletId) -> Result<Arc<Tablet>> {
         self.tablets.read().get(&id).cloned().ok_or(Error::NotServed { tablet: id })
     }
@@ -191,11 +217,42 @@ impl TabletServer {
 
     /// Serves `tree` under `assignment`, and no longer under an earlier one.
     async fn serve(&self, assignment: Assignment, tree: lsm::Tree) {
-        let id = assignment.tablet;
-        self.stop_serving(id).await;
-        let tablet = Arc::new(Tablet::new(assignment, tree, self.around.clone()));
-        self.tablets.write().insert(id, tablet);
+        self.stop_serving(assignment.tablet).await;
+        self.begin_serving(Tablet::new(assignment, tree, self.around.clone()));
+    }
+
+    /// Serves the tablet that was made under `assignment`, to readers.
+    fn serve_held(&self, assignment: &Assignment) -> Result<()> {
+        let tree = self.find_tree(assignment.tablet)?;
+        self.begin_serving(Tablet::held(assignment.clone(), tree, self.around.clone()));
+        Ok(())
+    }
+
+    fn begin_serving(&self, tablet: Tablet) {
+        self.tablets.write().insert(tablet.assignment().tablet, Arc::new(tablet));
         self.tablet_count.increment(1.0);
+    }
+
+    fn find_tree(&self, tablet: TabletId) -> Result<lsm::Tree> {
+        let missing = || Error::DataMissing { tablet, server: self.id.to_string() };
+        self.around.engine.tree(tree_id(tablet)).ok_or_else(missing)
+    }
+
+    /// Does `make` while writers of `tablets` are held; if it fails, they go on.
+    async fn while_held<T: Send + 'static>(
+        &self,
+        tablets: &[Arc<Tablet>],
+        make: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        for tablet in tablets {
+            tablet.hold().await.inspect_err(|_| resume(tablets))?;
+        }
+        let engine = self.around.engine.clone();
+        blocking(move || make(&engine)).await.inspect_err(|_| resume(tablets))
+    }
+
+    fn hand_over_path(&self, hand_over: HandOver) -> PathBuf {
+        self.hand_over_dir.join(hand_over.0.to_string())
     }
 
     async fn stop_serving(&self, tablet: TabletId) {
@@ -237,18 +294,24 @@ impl TabletControl for TabletServer {
 
     async fn load_tablet(&self, assignment: Assignment) -> Result<()> {
         if self.serves(&assignment) {
-            return Ok(());
+            return self.resume_tablet(assignment.tablet).await;
         }
-        let missing = || Error::DataMissing { tablet: assignment.tablet, server: self.id.to_string() };
-        let tree = self.around.engine.tree(tree_id(assignment.tablet)).ok_or_else(missing)?;
+        let tree = self.find_tree(assignment.tablet)?;
         self.serve(assignment, tree).await;
+        Ok(())
+    }
+
+    async fn unload_tablet(&self, tablet: TabletId) -> Result<()> {
+        self.stop_serving(tablet).await;
         Ok(())
     }
 
     async fn drop_tablet(&self, tablet: TabletId) -> Result<()> {
         self.stop_serving(tablet).await;
         let engine = self.around.engine.clone();
-        blocking(move || Ok(engine.drop_tree(tree_id(tablet))?)).await
+        let drop_all =
+            move || trees_of(&engine, tablet).into_iter().try_for_each(|tree| engine.drop_tree(tree));
+        blocking(move || Ok(drop_all()?)).await
     }
 
     async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()> {
@@ -261,40 +324,110 @@ impl TabletControl for TabletServer {
         blocking(move || Ok(tablets.iter().filter_map(|tablet| tablet.split_due(bytes_max)).collect())).await
     }
 
+    async fn split_by_load(&self, tablet: TabletId) -> Result<Option<SplitProposal>> {
+        let row = self.tablet(tablet).ok().and_then(|tablet| tablet.busy_middle());
+        Ok(row.map(|row| SplitProposal { tablet, row }))
+    }
+
+    async fn flush_tablet(&self, tablet: TabletId) -> Result<()> {
+        match self.tablet(tablet) {
+            Ok(tablet) => blocking(move || tablet.flush_ahead()).await,
+            // One that is recovered and not served: nobody waits.
+            Err(_) => Ok(()),
+        }
+    }
+
     async fn split_tablet(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()> {
         if children.iter().all(|child| self.serves(child)) {
             return Ok(());
         }
-        let tablet = self.tablet(parent)?;
-        let ahead = Arc::clone(&tablet);
-        blocking(move || ahead.flush_ahead()).await?;
-        tablet.hold().await?;
-        let engine = self.around.engine.clone();
-        let forks = children.clone().map(|child| (tree_id(child.tablet), child.range.cell_keys()));
-        let forked = blocking(move || Ok(engine.fork_tree(tree_id(parent), &forks)?)).await;
-        let trees = forked.inspect_err(|_| tablet.resume())?;
-        for (child, tree) in children.iter().zip(trees) {
-            self.serve(child.clone(), tree).await;
+        let parts = children.clone().map(|child| (child.tablet, child.range));
+        let fork = move |engine: &Engine| {
+            for tree in trees_of(engine, parent) {
+                let forks =
+                    parts.each_ref().map(|(child, rows)| (counterpart(tree, *child), part_of(tree, rows)));
+                engine.fork_tree(tree, &forks)?;
+            }
+            Ok(())
+        };
+        self.while_held(&[self.tablet(parent)?], fork).await?;
+        children.iter().try_for_each(|child| self.serve_held(child))
+    }
+
+    async fn merge_tablets(&self, parents: &[TabletId; 2], child: &Assignment) -> Result<()> {
+        if self.serves(child) {
+            return Ok(());
+        }
+        let tablets = [self.tablet(parents[0])?, self.tablet(parents[1])?];
+        let rows = tablets.each_ref().map(|tablet| tablet.assignment().range.clone());
+        let (parents, united) = (*parents, child.tablet);
+        let unite = move |engine: &Engine| {
+            for tree in trees_of(engine, parents[0]) {
+                let parts = [0, 1].map(|side| (counterpart(tree, parents[side]), part_of(tree, &rows[side])));
+                engine.unite_trees(counterpart(tree, united), &parts)?;
+            }
+            Ok(())
+        };
+        self.while_held(&tablets, unite).await?;
+        self.serve_held(child)
+    }
+
+    async fn send_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()> {
+        self.find_tree(tablet)?;
+        let (fs, parent, dir) =
+            (Arc::clone(&self.fs), self.hand_over_dir.clone(), self.hand_over_path(hand_over));
+        let write = move |engine: &Engine| {
+            fs.create_dir_all(&parent).map_err(lsm::Error::from)?;
+            engine.checkpoint(Some(&trees_of(engine, tablet)), &dir, |_| {})?;
+            Ok(())
+        };
+        // One that is recovered is not served.
+        let served: Vec<_> = self.tablet(tablet).into_iter().collect();
+        self.while_held(&served, write).await
+    }
+
+    async fn receive_tablet(
+        &self,
+        assignment: &Assignment,
+        hand_over: HandOver,
+        from: TabletId,
+    ) -> Result<()> {
+        if self.serves(assignment) {
+            return Ok(());
+        }
+        let (engine, fs) = (self.around.engine.clone(), Arc::clone(&self.fs));
+        let (dir, to) = (self.hand_over_path(hand_over), assignment.tablet);
+        let restore = move || {
+            for tree in
+                checkpoint::trees(&*fs, &dir)?.into_iter().filter(|tree| *tree == counterpart(*tree, from))
+            {
+                engine.restore_tree(&dir, tree, counterpart(tree, to), |_| {})?;
+            }
+            Ok(())
+        };
+        blocking(restore).await?;
+        self.serve_held(assignment)
+    }
+
+    async fn end_hand_over(&self, hand_over: HandOver) -> Result<()> {
+        let (fs, dir) = (Arc::clone(&self.fs), self.hand_over_path(hand_over));
+        blocking(move || Ok(checkpoint::remove(&*fs, &dir)?)).await
+    }
+
+    async fn resume_tablet(&self, tablet: TabletId) -> Result<()> {
+        if let Ok(tablet) = self.tablet(tablet) {
+            tablet.resume();
         }
         Ok(())
     }
 
-    async fn finish_split(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()> {
-        for child in children {
-            self.load_tablet(child.clone()).await?;
-        }
-        self.drop_tablet(parent).await
+    fn is_well(&self) -> bool {
+        self.session.lock().is_some() && self.around.engine.check().is_ok()
     }
+}
 
-    async fn abandon_split(&self, parent: TabletId, children: [TabletId; 2]) -> Result<()> {
-        if let Ok(parent) = self.tablet(parent) {
-            parent.resume();
-        }
-        for child in children {
-            self.drop_tablet(child).await?;
-        }
-        Ok(())
-    }
+fn resume(tablets: &[Arc<Tablet>]) {
+    tablets.iter().for_each(|tablet| tablet.resume());
 }
 
 #[async_trait]
@@ -383,6 +516,7 @@ impl TabletScan for LocalScan {
         self.tablet.check_open()?;
         let batch = batch?;
         self.tablet.count_rows(batch.seen.row_count);
+        batch.rows.first().into_iter().for_each(|row| self.tablet.note_request(&row.key));
         Ok(batch)
     }
 }

@@ -12,8 +12,10 @@ use crate::row_server::RowServer;
 /// One server, from the gateway's side and from the master's.
 #[derive(Clone, Debug)]
 struct Server {
-    rows: Arc<dyn RowServer>,
+    /// None of one that is recovered, whose tablets others are to serve.
+    rows: Option<Arc<dyn RowServer>>,
     control: Arc<dyn TabletControl>,
+    is_leaving: bool,
 }
 
 /// Servers by name.
@@ -30,9 +32,24 @@ impl Servers {
 
     /// Makes `server` reachable, in place of an earlier one of its name.
     pub fn join<S: RowServer + TabletControl + 'static>(&self, server: Arc<S>) {
-        let id = server.id().clone();
-        let entry = Server { rows: Arc::clone(&server) as _, control: server };
-        self.servers.write().insert(id, entry);
+        let rows: Arc<dyn RowServer> = Arc::clone(&server) as _;
+        self.insert(Server { rows: Some(rows), control: server, is_leaving: false });
+    }
+
+    /// Makes `server` reachable as [`Servers::join`] does, for as long as it has
+    /// tablets: others are to take them over.
+    pub fn join_to_leave<S: RowServer + TabletControl + 'static>(&self, server: Arc<S>) {
+        let rows: Arc<dyn RowServer> = Arc::clone(&server) as _;
+        self.insert(Server { rows: Some(rows), control: server, is_leaving: true });
+    }
+
+    /// Makes a server that is recovered reachable to the master alone.
+    pub fn attend(&self, control: Arc<dyn TabletControl>) {
+        self.insert(Server { rows: None, control, is_leaving: true });
+    }
+
+    fn insert(&self, server: Server) {
+        self.servers.write().insert(server.control.id().clone(), server);
     }
 
     /// Forgets the server `id`.
@@ -42,7 +59,7 @@ impl Servers {
 
     /// The server `id` as gateways use it.
     pub fn rows(&self, id: &ServerId) -> Option<Arc<dyn RowServer>> {
-        self.servers.read().get(id).map(|server| Arc::clone(&server.rows))
+        self.servers.read().get(id).and_then(|server| server.rows.clone())
     }
 
     /// The server `id` as the master uses it.
@@ -50,8 +67,15 @@ impl Servers {
         self.servers.read().get(id).map(|server| Arc::clone(&server.control))
     }
 
-    /// All servers as the master uses them, in order of their names.
+    /// Whether the server `id` is to have no tablets.
+    pub fn is_leaving(&self, id: &ServerId) -> bool {
+        self.servers.read().get(id).is_none_or(|server| server.is_leaving)
+    }
+
+    /// The servers that gateways can reach, as the master uses them, in order of their names.
     pub fn controls(&self) -> Vec<Arc<dyn TabletControl>> {
-        self.servers.read().values().map(|server| Arc::clone(&server.control)).collect()
+        let servers = self.servers.read();
+        let serving = servers.values().filter(|server| server.rows.is_some());
+        serving.map(|server| Arc::clone(&server.control)).collect()
     }
 }

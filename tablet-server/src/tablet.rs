@@ -6,8 +6,8 @@
 //!   exclusive, until the write is applied to the memtable, not through the sync.
 //! - Reads see what is durable. A read-modify-write reads what is applied, and
 //!   its answer, 'not matched' too, waits until that is durable.
-//! - A tablet that closes, is split, or drops a range of rows, waits for the
-//!   writes that are under way and keeps others out meanwhile: they hold its gate.
+//! - A tablet that closes, makes room for others, or drops a range of rows, waits for
+//!   the writes that are under way and keeps others out meanwhile: they hold its gate.
 //!
 //! Reads hold nothing. The tree of a closed tablet is dropped sooner or later,
 //! and then holds nothing either, so whoever reads looks afterwards whether the
@@ -18,9 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lsm::{
-    Candidate, Commit, Decision, Engine, KeepDecision, KeyRange, Tree, TreeFormat, TreeId, WriteBatch,
-};
+use lsm::{Candidate, Commit, Decision, Engine, KeepDecision, KeyRange, Tree, TreeFormat, WriteBatch};
 use parking_lot::Mutex;
 use row_api::data;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, oneshot};
@@ -37,12 +35,14 @@ use crate::limits;
 use crate::metadata;
 use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
+use crate::request_samples::RequestSamples;
 use crate::row::Row;
 use crate::row_locks::RowLocks;
 use crate::row_scan::{self, RowScan, ScanOptions};
 use crate::row_server::{ReadRequest, RowSample, RowsOutcome};
 use crate::row_set::{RowRange, RowSet};
 use crate::schema::{TableSchema, TabletId};
+use crate::tablet_trees::{can_unite, trees_of};
 
 /// Bytes in the log after which the rows of a request go on in a batch of their own.
 const BATCH_BYTES: usize = 1 << 20;
@@ -79,17 +79,14 @@ pub(crate) struct Tablet {
     around: Surroundings,
     /// Held shared by each write until it is applied.
     gate: Arc<RwLock<()>>,
-    /// The gate, since when a split keeps writers waiting.
-    held: Mutex<Option<(OwnedRwLockWriteGuard<()>, Instant)>>,
+    /// The gate, while writers wait for tablets to take the place of others; since when, if it was open before.
+    held: Mutex<Option<(OwnedRwLockWriteGuard<()>, Option<Instant>)>>,
     /// Set under the gate, once and for all.
     closed: AtomicBool,
     /// Rows read and written, for those who balance load.
     row_count: AtomicU64,
-}
-
-/// The tree that holds `tablet`'s cells.
-pub(crate) fn tree_id(tablet: TabletId) -> TreeId {
-    TreeId(tablet.0)
+    /// Where of late.
+    requests: RequestSamples,
 }
 
 /// What the trees of tablets are made with.
@@ -98,6 +95,14 @@ pub(crate) fn tree_format() -> TreeFormat {
 }
 
 impl Tablet {
+    /// Serves `tree` under `assignment`, to readers only until it is resumed.
+    pub(crate) fn held(assignment: Assignment, tree: Tree, around: Surroundings) -> Self {
+        let tablet = Self::new(assignment, tree, around);
+        let alone = Arc::clone(&tablet.gate).try_write_owned().expect("nobody else knows of it");
+        *tablet.held.lock() = Some((alone, None));
+        tablet
+    }
+
     /// Serves `tree` under `assignment`.
     pub(crate) fn new(assignment: Assignment, tree: Tree, around: Surroundings) -> Self {
         let (catalog, clock, table) =
@@ -109,7 +114,8 @@ impl Tablet {
         }));
         let (gate, held) = (Arc::default(), Mutex::default());
         let (closed, row_count) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { assignment, tree, around, gate, held, closed, row_count }
+        let requests = RequestSamples::default();
+        Self { assignment, tree, around, gate, held, closed, row_count, requests }
     }
 
     /// The tablet, its rows and its ownership.
@@ -122,6 +128,17 @@ impl Tablet {
         self.row_count.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Notes a row that was asked for.
+    pub(crate) fn note_request(&self, row: &[u8]) {
+        self.requests.note(row);
+    }
+
+    /// A row inside the tablet before which about half of its requests are, if they are for more than a few rows.
+    pub(crate) fn busy_middle(&self) -> Option<bytes::Bytes> {
+        let middle = self.requests.middle().filter(|row| row.len() <= PART_ROW_BYTES_MAX)?;
+        (self.assignment.range.contains(&middle) && middle != self.assignment.range.start).then_some(middle)
+    }
+
     /// Figures of the tablet now.
     pub(crate) fn stats(&self) -> TabletStats {
         let stats = self.tree.stats();
@@ -130,6 +147,7 @@ impl Tablet {
             memtable_bytes: stats.memtable_bytes,
             sstable_bytes: stats.sstable_bytes,
             row_count: self.row_count.load(Ordering::Relaxed),
+            can_merge: trees_of(&self.around.engine, self.id()).into_iter().all(can_unite),
         }
     }
 
@@ -166,11 +184,16 @@ impl Tablet {
     pub(crate) async fn close(&self) {
         let held = self.held.lock().take();
         let (_alone, since) = match held {
-            Some((alone, since)) => (alone, Some(since)),
+            Some(held) => held,
             None => (Arc::clone(&self.gate).write_owned().await, None),
         };
-        self.closed.store(true, Ordering::Release);
+        self.stop();
         since.into_iter().for_each(|since| self.count_hold(since));
+    }
+
+    /// Serves nobody from now on, as a process that dies would: writes under way are not waited for.
+    pub(crate) fn stop(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Writes out what is in memory, so that little is left to be written while writers wait.
@@ -189,19 +212,19 @@ impl Tablet {
     pub(crate) async fn hold(&self) -> Result<()> {
         let alone = Arc::clone(&self.gate).write_owned().await;
         self.check_open()?;
-        *self.held.lock() = Some((alone, Instant::now()));
+        *self.held.lock() = Some((alone, Some(Instant::now())));
         Ok(())
     }
 
     /// Lets writers go on.
     pub(crate) fn resume(&self) {
         let held = self.held.lock().take();
-        held.into_iter().for_each(|(_, since)| self.count_hold(since));
+        held.and_then(|(_, since)| since).into_iter().for_each(|since| self.count_hold(since));
     }
 
     fn count_hold(&self, since: Instant) {
         metrics::histogram!("hayloft_tablet_hold_seconds").record(since.elapsed());
-        tracing::info!(tablet = self.id().0, elapsed = ?since.elapsed(), "a split kept writers waiting");
+        tracing::info!(tablet = self.id().0, elapsed = ?since.elapsed(), "writers of a tablet have waited");
     }
 
     /// The row to split the tablet at if it has grown beyond `bytes_max`. May wait for the disk.
@@ -239,6 +262,7 @@ impl Tablet {
         let commits = {
             let _gate = self.gate.read().await;
             self.check_open()?;
+            rows.first().into_iter().for_each(|row| self.note_request(row.row_key()));
             let keys = rows.iter().map(|row| row.row_key().as_ref());
             let _locks = self.around.locks.shared(self.id().0, keys).await;
             self.apply_rows(rows).await
@@ -333,6 +357,7 @@ impl Tablet {
     pub(crate) fn read_row(&self, row_key: &[u8], request: &ReadRequest) -> Result<Option<Row>> {
         self.check_open()?;
         self.check_row(row_key)?;
+        self.note_request(row_key);
         let snapshot = self.around.engine.snapshot();
         let ReadRequest { schema, filter, options, .. } = request;
         let row = row_scan::read_row(&self.tree, &snapshot, schema, row_key, filter, options);
@@ -372,9 +397,12 @@ impl Tablet {
     async fn apply(&self, mut batch: WriteBatch) -> Result<Commit> {
         let deadline = Instant::now() + self.around.stall_patience;
         loop {
-            batch = match self.around.engine.try_write(batch)? {
-                Ok(commit) => return Ok(commit),
-                Err(refused) => refused,
+            batch = match self.around.engine.try_write(batch) {
+                Ok(Ok(commit)) => return Ok(commit),
+                Ok(Err(refused)) => refused,
+                // Nothing was logged: whoever serves the tablet next may be asked again.
+                Err(lsm::Error::Closed) => return Err(self.not_served()),
+                Err(error) => return Err(error.into()),
             };
             let (ready, writable) = oneshot::channel();
             // Whoever waited may have given up.
@@ -390,6 +418,7 @@ impl Tablet {
         let gate = self.gate.read().await;
         self.check_open()?;
         self.check_row(row)?;
+        self.note_request(row);
         Ok(gate)
     }
 

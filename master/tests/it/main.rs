@@ -5,6 +5,7 @@ mod crashes;
 mod instances;
 mod moves;
 mod operations;
+mod replacements;
 mod restarts;
 mod rows;
 mod splits;

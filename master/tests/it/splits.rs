@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use row_api::names::TableName;
 use tablet_server::TabletServerOptions;
+use tablet_server::control::TabletStats;
 use tablet_server::metadata::{self, METADATA_TABLE, TabletRecord};
 use tablet_server::row_set::RowRange;
 use tokio::task::JoinSet;
@@ -13,8 +14,8 @@ use vfs::simulated::FaultPlan;
 use crate::rows::increment;
 use crate::stack::{Stack, set};
 
-const DIR: &str = "/data";
-const ROWS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+pub const DIR: &str = "/data";
+pub const ROWS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 /// Any tablet of some rows is too large.
 fn tiny(options: &mut TabletServerOptions) {
@@ -29,7 +30,7 @@ async fn open(
 }
 
 /// What METADATA says of all tablets but the root.
-async fn records(stack: &Stack) -> Vec<TabletRecord> {
+pub async fn records(stack: &Stack) -> Vec<TabletRecord> {
     let locator = stack.router.locator();
     let mut records = locator.metadata_rows(metadata::root_range(), 10_000).await.unwrap();
     records.extend(locator.metadata_rows(metadata::second_range(), 10_000).await.unwrap());
@@ -38,19 +39,22 @@ async fn records(stack: &Stack) -> Vec<TabletRecord> {
 
 /// METADATA names each tablet that is served and each tree that is there, and
 /// the tablets of a table leave no gap and do not overlap.
-async fn check_tablets(stack: &Stack, case: &str) -> usize {
+pub async fn check_tablets(stack: &Stack, case: &str) -> usize {
     let records = records(stack).await;
     let mut named: Vec<_> = records.iter().map(|record| (record.tablet, record.epoch)).collect();
     named.sort_unstable();
     let mut served: Vec<_> = Vec::new();
-    for stats in stack.server.stats() {
-        let assignment = stats.assignment;
+    for (server, TabletStats { assignment, .. }) in stack.served() {
         if assignment.table != METADATA_TABLE || assignment.range != metadata::root_range() {
             served.push((assignment.tablet, assignment.epoch));
+            let record = records.iter().find(|record| record.tablet == assignment.tablet);
+            assert_eq!(record.and_then(|record| record.server.clone()), Some(server), "{case}");
         }
     }
+    served.sort_unstable();
     assert_eq!(named, served, "{case}");
-    assert_eq!(stack.server.engine().trees().len(), served.len() + 1, "{case}");
+    let tree_counts = stack.fleet.servers().into_iter().map(|server| server.engine().trees().len());
+    assert_eq!(tree_counts.sum::<usize>(), served.len() + 1, "{case}");
     for neighbours in records.windows(2) {
         let [left, right] = neighbours else { continue };
         let start =
@@ -58,7 +62,7 @@ async fn check_tablets(stack: &Stack, case: &str) -> usize {
         assert_eq!(right.range.start, start, "{case}");
         assert!(left.table == right.table || left.range.end.is_empty(), "{case}");
     }
-    assert!(stack.lock_service.list("splits/").await.unwrap().is_empty(), "{case}");
+    assert!(stack.lock_service.list("replacements/").await.unwrap().is_empty(), "{case}");
     records.len()
 }
 

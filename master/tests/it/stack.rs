@@ -6,10 +6,10 @@ use std::sync::Arc;
 use cluster::ServerId;
 use cluster::lock_service::LockService;
 use cluster::lock_service::embedded::EmbeddedLockService;
-use master::Master;
 use master::instance_admin::InstanceAdmin;
 use master::metadata_writer::MetadataWriter;
 use master::operations::OperationsService;
+use master::{Master, MasterOptions};
 use row_api::admin;
 use row_api::client::{RowClient, in_process};
 use row_api::data::mutation::{Mutation as Kind, SetCell};
@@ -18,8 +18,9 @@ use row_api::longrunning::operations_server::Operations;
 use row_api::longrunning::{GetOperationRequest, Operation};
 use row_api::names::TableName;
 use row_api::row::Row;
+use tablet_server::control::{TabletControl, TabletStats};
 use tablet_server::gateway::{Caller, Locator, Router, RowService};
-use tablet_server::{Catalog, Servers, TabletServer, TabletServerOptions, system_clock};
+use tablet_server::{Catalog, Fleet, FleetOptions, Servers, TabletServer, TabletServerOptions, system_clock};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use vfs::{FileSystem, RealFileSystem};
@@ -33,7 +34,9 @@ pub struct Stack {
     pub client: RowClient,
     /// Calls as a role of this process does.
     pub role: RowClient,
+    /// The first of the servers.
     pub server: Arc<TabletServer>,
+    pub fleet: Arc<Fleet>,
     pub master: Arc<Master>,
     pub servers: Arc<Servers>,
     pub router: Arc<Router>,
@@ -51,21 +54,35 @@ impl Stack {
         dir: &Path,
         adjust: impl FnOnce(&mut TabletServerOptions),
     ) -> Result<Self, BoxError> {
+        Self::open_fleet(fs, dir, 1, adjust, MasterOptions::default()).await
+    }
+
+    pub async fn open_fleet(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        server_count: usize,
+        adjust: impl FnOnce(&mut TabletServerOptions),
+        master_options: MasterOptions,
+    ) -> Result<Self, BoxError> {
         fs.create_dir_all(dir)?;
         let lock_service: Arc<dyn LockService> =
             Arc::new(EmbeddedLockService::open(Arc::clone(&fs), &dir.join("lock"))?);
         let catalog = Arc::new(Catalog::new());
-        let servers = Arc::new(Servers::new());
-        let mut options =
-            TabletServerOptions::new(ServerId("tablet-server-1".to_owned()), dir.join("tablets"));
-        adjust(&mut options);
-        let server =
-            TabletServer::open(options, fs, &*lock_service, Arc::clone(&catalog), system_clock()).await?;
-        servers.join(Arc::clone(&server));
+        let mut options = FleetOptions::new(dir.to_owned(), server_count);
+        adjust(&mut options.each);
+        let locks = Arc::clone(&lock_service);
+        let fleet = Fleet::open(options, fs, locks, Arc::clone(&catalog), system_clock()).await?;
+        let servers = Arc::clone(fleet.directory());
         let locator = Locator::new(Arc::clone(&lock_service), Arc::clone(&servers), &catalog);
         let router = Arc::new(Router::new(locator, catalog));
-        let master =
-            Master::start(Arc::clone(&lock_service), Arc::clone(&servers), Arc::clone(&router)).await?;
+        let master = Master::start(
+            Arc::clone(&lock_service),
+            Arc::clone(&servers),
+            Arc::clone(&router),
+            Arc::clone(&fleet) as _,
+            master_options,
+        )
+        .await?;
         let client = |caller| {
             let rows = RowService::new(Arc::clone(&router), system_clock(), caller);
             let routes = master::add_services(Routes::new(rows.into_server()), &master, caller);
@@ -74,7 +91,8 @@ impl Stack {
         Ok(Self {
             client: client(Caller::Public),
             role: client(Caller::Role),
-            server,
+            server: Arc::clone(&fleet.servers()[0]),
+            fleet,
             master,
             servers,
             metadata: MetadataWriter::new(Arc::clone(&router)),
@@ -84,7 +102,16 @@ impl Stack {
     }
 
     pub async fn close(self) {
-        self.server.close().await.unwrap();
+        self.fleet.close().await.unwrap();
+    }
+
+    /// The figures of all tablets that are served, with their servers.
+    pub fn served(&self) -> Vec<(ServerId, TabletStats)> {
+        let stats = |server: &Arc<TabletServer>| {
+            let id = server.id().clone();
+            server.stats().into_iter().map(move |stats| (id.clone(), stats)).collect::<Vec<_>>()
+        };
+        self.fleet.servers().iter().flat_map(stats).collect()
     }
 
     /// The instance admin service, as anybody calls it.

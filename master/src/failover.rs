@@ -1,0 +1,74 @@
+//! Others serve the tablets of a server that is gone.
+//!
+//! A server is gone when it has lost its lock or its log takes no more writes.
+//! Its lock is taken under a new epoch, so that it cannot act any more, and what
+//! it held recovered: all that it acknowledged. Then each of its tablets moves to
+//! another server, METADATA's before all others, by [`crate::replacement`]; nobody
+//! has to be held, as nobody is served. The recovered server, which has no
+//! tablets any more, is as good as a new one. Where there is no other server, it
+//! serves its tablets itself.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cluster::ServerId;
+use tablet_server::schema::TabletId;
+
+use crate::assignment::{Cluster, Event};
+use crate::error::Result;
+use crate::master::Master;
+use crate::replacement::Level;
+use crate::tables::to_its_end;
+
+impl Master {
+    /// Has others serve the tablets of servers that are gone; to be called each second or so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`](crate::Error): tablets of a server are still out of reach, and the next call goes on.
+    pub async fn fail_over(self: &Arc<Self>) -> Result<()> {
+        let master = Arc::clone(self);
+        to_its_end(async move {
+            let mut cluster = master.cluster.lock().await;
+            for server in master.lost_servers(&cluster) {
+                tracing::error!(%server, "a tablet server is gone: others take its tablets over");
+                master.replace_server(&mut cluster, server).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Servers that are known or own tablets, and do not serve.
+    fn lost_servers(&self, cluster: &Cluster) -> BTreeSet<ServerId> {
+        let owners = cluster.tablets().filter_map(|tablet| tablet.server.clone());
+        let serves = |server: &ServerId| {
+            cluster.is_live(server)
+                && self.servers.rows(server).is_some()
+                && self.servers.control(server).is_some_and(|control| control.is_well())
+        };
+        owners.chain(cluster.servers().cloned()).filter(|server| !serves(server)).collect()
+    }
+
+    async fn replace_server(&self, cluster: &mut Cluster, server: ServerId) -> Result<()> {
+        cluster.learn(Event::ServerLost { server: server.clone() }, self.new_epoch().await?);
+        self.recovery.recover(&server).await?;
+        for level in [Level::Root, Level::Metadata, Level::Tables] {
+            self.settle_replacements_of(cluster, level).await?;
+            let is_there = |tablet: &&tablet_server::metadata::TabletRecord| {
+                tablet.server.as_ref() == Some(&server) && Level::of(tablet) == level
+            };
+            let tablets: Vec<TabletId> =
+                cluster.tablets().filter(is_there).map(|tablet| tablet.tablet).collect();
+            for tablet in tablets {
+                let Some(to) = cluster.place(1).pop() else { break };
+                self.relocate(cluster, tablet, to).await?;
+            }
+        }
+        self.recovery.welcome(&server);
+        let is_leaving = self.servers.is_leaving(&server);
+        let found = Event::ServerFound { server, is_leaving, serving: Default::default() };
+        let actions = cluster.learn(found, self.new_epoch().await?);
+        self.carry_out(cluster, actions).await
+    }
+}

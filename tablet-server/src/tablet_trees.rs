@@ -1,0 +1,54 @@
+//! Which trees of an engine are a tablet's, and what becomes of each where
+//! other tablets take the tablet's place.
+//!
+//! A tree's number:
+//!
+//! ```text
+//! BITS    FIELD
+//!  0..48  the tablet's number
+//! 48..64  which of its trees: 0 its cells
+//! ```
+
+use lsm::{Engine, KeyRange, TreeId};
+
+use crate::row_set::RowRange;
+use crate::schema::TabletId;
+
+const TABLET_BITS: u32 = 48;
+
+/// The tree that holds `tablet`'s cells.
+pub(crate) fn tree_id(tablet: TabletId) -> TreeId {
+    TreeId(tablet.0)
+}
+
+/// The trees of `tablet` that are in `engine`.
+pub(crate) fn trees_of(engine: &Engine, tablet: TabletId) -> Vec<TreeId> {
+    let ids = engine.trees().into_iter().map(|tree| tree.id());
+    ids.filter(|id| id.0 & ((1 << TABLET_BITS) - 1) == tablet.0).collect()
+}
+
+/// The tree that is for `tablet` what `tree` is for another tablet.
+pub(crate) fn counterpart(tree: TreeId, tablet: TabletId) -> TreeId {
+    TreeId(tree.0 >> TABLET_BITS << TABLET_BITS | tablet.0)
+}
+
+/// What a tablet of `rows` takes of a tree that holds these rows and others.
+pub(crate) fn part_of(_tree: TreeId, rows: &RowRange) -> KeyRange {
+    rows.cell_keys()
+}
+
+/// Whether trees like `tree`, of tablets that follow each other, can become one.
+pub(crate) fn can_unite(tree: TreeId) -> bool {
+    tree.0 >> TABLET_BITS == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counterpart_is_of_the_same_kind() {
+        assert_eq!(counterpart(tree_id(TabletId(7)), TabletId(9)), tree_id(TabletId(9)));
+        assert_eq!(counterpart(TreeId(3 << 48 | 7), TabletId(9)), TreeId(3 << 48 | 9));
+    }
+}
