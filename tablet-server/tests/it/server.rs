@@ -162,8 +162,12 @@ async fn samples_part_the_rows_asked_for_and_end_with_their_end() {
     let whole = rows("000".into(), "999".into());
     let empty = server.sample(TABLET, &whole).await.unwrap();
     assert_eq!(empty, [RowSample { row: "999".into(), bytes_before: 0 }]);
+    // Of values that do not get smaller on disk.
+    let value = |row: u64| {
+        (0..125).flat_map(move |i| (row * 125 + i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
+    };
     let written: Vec<_> =
-        (0..900).map(|row| write_value(format!("{row:03}").into(), vec![b'v'; 1_000].into())).collect();
+        (0..900).map(|row| write_value(format!("{row:03}").into(), value(row).collect())).collect();
     assert!(server.mutate_rows(TABLET, &written).await.unwrap().iter().all(|outcome| outcome.result.is_ok()));
     for is_flushed in [false, true] {
         if is_flushed {
