@@ -24,8 +24,7 @@ impl Core {
     /// REQUIRES: the caller holds `admin`, and none of the trees is dropped.
     pub(crate) fn capture(&self, trees: &[Arc<TreeCore>]) -> Result<Captured> {
         let (sequence, states) = {
-            let appending = self.log.lock();
-            appending.check()?;
+            let appending = self.lock_log()?;
             let freeze = |tree: &Arc<TreeCore>| {
                 self.freeze(tree, &appending);
                 tree.state().clone()

@@ -95,6 +95,7 @@ impl Core {
     pub(crate) fn write(&self, mut batch: WriteBatch) -> Result<u64> {
         check_sizes(&batch)?;
         loop {
+            self.retry_if_full()?;
             if !self.gate.is_calm() {
                 self.catch_up_inline()?;
                 self.gate.pass(&self.lanes(&batch)?, pace_bytes(&batch));
@@ -112,6 +113,12 @@ impl Core {
     /// it back while the gate is closed.
     pub(crate) fn try_write(&self, batch: WriteBatch) -> Result<std::result::Result<u64, WriteBatch>> {
         check_sizes(&batch)?;
+        match self.options.background {
+            // Who must not wait for that is turned away meanwhile.
+            Background::Threads if self.log.is_full() => self.log.turns.want(),
+            Background::Threads => {}
+            Background::Inline => self.retry_if_full()?,
+        }
         if !self.gate.is_calm() {
             self.catch_up_inline()?;
             if !self.gate.try_pass(&self.lanes(&batch)?, pace_bytes(&batch)) {
@@ -119,6 +126,19 @@ impl Core {
             }
         }
         self.append(batch)
+    }
+
+    /// Where the disk had no space for the log: tries again, since it may have some by now.
+    fn retry_if_full(&self) -> Result<()> {
+        if self.log.is_full() { self.wait_durable(self.log.applied()) } else { Ok(()) }
+    }
+
+    /// Takes the log's lock, where the log takes batches.
+    pub(crate) fn lock_log(&self) -> Result<Appending<'_>> {
+        self.retry_if_full()?;
+        let appending = self.log.lock();
+        appending.check()?;
+        Ok(appending)
     }
 
     /// Does what keeps the gate closed, if that is the caller's work.
@@ -191,7 +211,7 @@ impl Core {
     /// Creates a tree, durably.
     pub(crate) fn create_tree(&self, id: TreeId, format: TreeFormat) -> Result<Arc<TreeCore>> {
         let admin = self.admin.lock();
-        self.log.lock().check()?;
+        drop(self.lock_log()?);
         self.check_new(&admin, id)?;
         let operator = self.options.merge_operator(id, &format)?;
         // Whatever the log holds so far is not this tree's. A redo point is durable in the log before it
@@ -208,8 +228,7 @@ impl Core {
     pub(crate) fn lock_log_with_room(&self, id: TreeId) -> Result<Appending<'_>> {
         let marker_bytes = WriteBatch::marker(id).bytes();
         loop {
-            let appending = self.log.lock();
-            appending.check()?;
+            let appending = self.lock_log()?;
             if appending.has_room_for(marker_bytes) {
                 return Ok(appending);
             }
@@ -233,13 +252,17 @@ impl Core {
     pub(crate) fn drop_tree(&self, id: TreeId) -> Result<()> {
         let mut admin = self.admin.lock();
         let (tree, dropped_at) = {
-            let appending = self.log.lock();
-            appending.check()?;
+            let _appending = self.lock_log()?;
             let Some(tree) = self.trees.write().remove(&id) else { return Ok(()) };
             // No write to it comes after this one.
             (tree, self.log.applied())
         };
-        let manifest = tree.drop_at(dropped_at).inspect_err(|error| self.poison(error))?;
+        let manifest = tree.drop_at(dropped_at).inspect_err(|error| {
+            if let Error::DiskFull = error {
+                self.trees.write().insert(id, Arc::clone(&tree));
+            }
+            self.edit_failed(error);
+        })?;
         admin.dropped.extend(manifest);
         drop(admin);
         self.tables.sweeper().sweep();
@@ -291,8 +314,7 @@ impl Core {
     /// Freezes and flushes a tree, and waits for it.
     pub(crate) fn flush(&self, tree: &Arc<TreeCore>) -> Result<()> {
         let redo_point = {
-            let appending = self.log.lock();
-            appending.check()?;
+            let appending = self.lock_log()?;
             if !self.trees.read().contains_key(&tree.id) {
                 return Err(Error::NoSuchTree(tree.id));
             }
@@ -323,6 +345,12 @@ impl Core {
         self.log.turns.begin();
         let synced = self.log.sync_gathered();
         let bytes = synced.as_ref().map_or(0, |synced| synced.bytes);
+        if let Err(Error::DiskFull) = synced {
+            self.log.turns.turn_away();
+            // Who waits at the gate for the group to be synced is to find out, too.
+            self.update_gate();
+            return Err(Error::DiskFull);
+        }
         self.log.turns.pass_on();
         let synced = synced.inspect_err(|_| self.gate.abandon())?;
         if bytes > 0 {
@@ -376,10 +404,12 @@ impl Core {
         }
     }
 
-    /// After the engine's files are in an unknown state: no more writes.
-    pub(crate) fn poison(&self, cause: &Error) {
-        self.log.poison(cause);
-        self.gate.abandon();
+    /// After an edit of a manifest failed: no more writes, unless it is known that nothing was changed.
+    pub(crate) fn edit_failed(&self, cause: &Error) {
+        if !matches!(cause, Error::DiskFull) {
+            self.log.poison(cause);
+            self.gate.abandon();
+        }
     }
 
     /// Bytes of memtables: active ones, frozen ones, and those that a flush is about to free.
@@ -393,13 +423,19 @@ impl Core {
             .and(Stalls::MEMTABLES, self.memtable_bytes() >= self.options.memtable_bytes_max)
             .and(Stalls::COMPACTIONS, self.lag.some_stop.load(Ordering::Acquire))
             .and(Stalls::INGEST, self.ingests_in_wait.load(Ordering::Acquire) > 0)
-            .and(Stalls::LOG, self.log.gathered_bytes() >= self.options.log_buffer_bytes_max)
+            .and(Stalls::LOG, self.syncable_bytes() >= self.options.log_buffer_bytes_max)
+    }
+
+    /// Bytes that wait for the next sync, and not for space on the disk: those hold nobody back, who would be
+    /// turned away after all.
+    fn syncable_bytes(&self) -> usize {
+        if self.log.is_full() { 0 } else { self.log.gathered_bytes() }
     }
 
     /// Whether the pace may have to change with what was written.
     fn may_lag(&self) -> bool {
         self.frozen_bytes.load(Ordering::Acquire) > 0
-            || self.log.gathered_bytes() >= self.options.log_buffer_bytes_max / 2
+            || self.syncable_bytes() >= self.options.log_buffer_bytes_max / 2
     }
 
     fn pressure(&self) -> Pressure {
@@ -412,7 +448,7 @@ impl Core {
         let unflushed = self.frozen_bytes.load(Ordering::Acquire);
         let unflushed = unflushed.saturating_sub(self.flush_pace.done_bytes());
         let of_memtables = pace::of_memtables(room, unflushed, self.flush_pace.bytes_per_s());
-        let of_log = pace::of_log(self.log.gathered_bytes(), &self.options);
+        let of_log = pace::of_log(self.syncable_bytes(), &self.options);
         let trees_lag = self.lag.some_lag.load(Ordering::Acquire);
         Pressure { stalls, bytes_per_s: of_memtables.min(of_log), trees_lag }
     }

@@ -1,5 +1,6 @@
 //! What can go wrong.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,13 @@ pub enum Error {
     /// acknowledged before may or may not be there then. Reads go on.
     #[error("the commit log failed and takes no more writes")]
     Poisoned,
+    /// The disk has no space for the commit log or for a manifest. Of a
+    /// manifest: nothing was changed. Of the log: writes are turned away until
+    /// there is some, and the log tries with each of them; what was not
+    /// acknowledged before becomes durable then, or, if the engine is reopened
+    /// first, may be lost. Reads go on.
+    #[error("the disk is full")]
+    DiskFull,
     /// An opening with a greater epoch has sealed the commit log: somebody else
     /// has taken over, and nothing is written from here any more. Whether what
     /// was not acknowledged is in the log is unknown.
@@ -129,6 +137,19 @@ pub enum Error {
         /// The table's file.
         file: PathBuf,
     },
+}
+
+impl Error {
+    /// What an error of a write is where the disk was full, of which no harm is done.
+    pub(crate) fn told_full(self) -> Self {
+        match self {
+            Self::Io(io) if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                tracing::warn!(error = &io as &dyn std::error::Error, "the disk is full");
+                Self::DiskFull
+            }
+            error => error,
+        }
+    }
 }
 
 /// An engine operation's outcome.

@@ -86,11 +86,12 @@ pub(crate) fn flush_oldest(core: &Core, tree: &TreeCore) -> Result<()> {
     };
     let tables = write_out(&core.tables, tree, &oldest, core.snapshots.sequences(), &report)?;
     let bytes: u64 = tables.iter().map(|table| table.record().file_bytes).sum();
-    let installed = install(tree, &oldest, &tables).inspect_err(|error| core.poison(error))?;
-    if installed {
-        core.counters.flushed(bytes);
-    } else {
+    let installed = install(tree, &oldest, &tables);
+    if let Ok(false) | Err(Error::DiskFull) = installed {
         tables.iter().for_each(|table| table.retire());
+    }
+    if installed.inspect_err(|error| core.edit_failed(error))? {
+        core.counters.flushed(bytes);
     }
     core.retire(oldest.memtable);
     core.retired.free(core.tables.cache());

@@ -136,6 +136,12 @@ impl FrameWriter {
         Ok(())
     }
 
+    /// Takes away what a failed append may have left, durably.
+    pub(crate) fn cut_back(&self) -> Result<()> {
+        self.file.set_len(self.offset)?;
+        self.sync()
+    }
+
     /// Makes what was appended durable.
     pub(crate) fn sync(&self) -> Result<()> {
         Ok(self.file.sync()?)

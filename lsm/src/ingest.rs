@@ -63,9 +63,10 @@ impl Engine {
     /// - [`Error::Damaged`]: a table does not hold. Every block of each is verified before anything else.
     /// - [`Error::Background`], [`Error::Closed`]: a flush failed.
     /// - [`Error::Io`]
-    /// - [`Error::Poisoned`]: whether the tables are part of the tree after a reopening is unknown.
+    /// - [`Error::DiskFull`], [`Error::Poisoned`]: whether the tables are part of the tree, or will be after a
+    ///   reopening, is unknown.
     ///
-    /// But for the last one nothing is changed.
+    /// But for the last two nothing is changed.
     pub fn ingest(&self, id: TreeId, paths: &[impl AsRef<Path>]) -> Result<u64> {
         let paths: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
         self.core().ingest(id, &paths)
@@ -84,8 +85,8 @@ impl Core {
         let staged = self.stage(&tree, paths, &mut taken);
         let ingested = staged.and_then(|staged| self.settle(&tree, &staged));
         let sequence = ingested.inspect_err(|_| {
-            // Of a log that takes no more, nobody knows whether a manifest names them.
-            if self.log.lock().check().is_ok() {
+            // Of a log that takes no more for good, nobody knows whether a manifest names them.
+            if let Ok(()) | Err(Error::DiskFull) = self.log.lock().check() {
                 taken.iter().for_each(|id| self.tables.sweeper().remove(*id));
             }
         })?;
@@ -131,7 +132,7 @@ impl Core {
                 Ok(Ok((sequence, true))) => return Ok(sequence),
                 Ok(Ok((_, false))) => return Err(Error::NoSuchTree(tree.id)),
                 Ok(Err(error)) => {
-                    self.poison(&error);
+                    self.edit_failed(&error);
                     return Err(error);
                 }
                 Err(redo_point) => redo_point,

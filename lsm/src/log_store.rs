@@ -33,7 +33,8 @@ use crate::{FileId, Result};
 /// # Errors
 ///
 /// Each call can return [`crate::Error::Io`]. After a failed append or creation
-/// the engine is poisoned until it is opened again.
+/// the engine is poisoned until it is opened again, unless the error is
+/// [`crate::Error::DiskFull`].
 pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     /// Shuts out whoever writes under an epoch below `epoch`, and makes durable
     /// what their segments hold. Called once, under a greater epoch than before.
@@ -50,7 +51,9 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Fenced`]: the epoch was sealed.
+    /// - [`crate::Error::Fenced`]: the epoch was sealed.
+    /// - [`crate::Error::DiskFull`]: there is no space. Nothing durable is left of the segment, and one of another
+    ///   name may take its place.
     fn create(&self, id: FileId, first: &[u8]) -> Result<Box<dyn LogSegment>>;
 
     /// Does what can be done ahead of [`LogStore::create`] of `id`, which comes
@@ -85,7 +88,9 @@ pub trait LogSegment: Send + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Fenced`]: the epoch was sealed, and the group is not in the log.
+    /// - [`crate::Error::Fenced`]: the epoch was sealed, and the group is not in the log.
+    /// - [`crate::Error::DiskFull`]: there is no space. What there may be of the group is replaced by the next one
+    ///   that is appended, which begins with the same records.
     fn append(&mut self, group: &[u8]) -> Result<()>;
 
     /// How far the segment reaches, in bytes.

@@ -232,7 +232,8 @@ impl TreeCore {
     ///
     /// # Errors
     ///
-    /// The manifest is in an unknown state: the engine must not write any more.
+    /// - [`Error::DiskFull`]: nothing was changed.
+    /// - After any other one the manifest is in an unknown state: the engine must not write any more.
     pub(crate) fn install(
         &self,
         edit: &Edit,
@@ -270,10 +271,15 @@ impl TreeCore {
     }
 
     /// Marks the tree dropped in its manifest and gives that up. `None` if it is dropped already.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`TreeCore::install`].
     pub(crate) fn drop_at(&self, sequence: u64) -> Result<Option<Manifest>> {
         let mut slot = self.manifest.lock();
-        let Some(mut manifest) = slot.take() else { return Ok(None) };
+        let Some(manifest) = slot.as_mut() else { return Ok(None) };
         manifest.append(&Edit { dropped_at: Some(sequence), ..Edit::default() })?;
+        let manifest = slot.take();
         drop(slot);
         for table in self.state().version.tables() {
             table.retire();
@@ -284,7 +290,7 @@ impl TreeCore {
             version: Arc::new(Version::default()),
         });
         self.end_flushes();
-        Ok(Some(manifest))
+        Ok(manifest)
     }
 
     /// Tells those who wait for a flush that it failed.

@@ -139,6 +139,9 @@ fn storage_status(error: &lsm::Error) -> Status {
         lsm::Error::BatchTooLarge { .. } | lsm::Error::EntryTooLarge { .. } => {
             Status::invalid_argument(error.to_string())
         }
+        lsm::Error::DiskFull => Status::resource_exhausted(
+            "the server's disk is full: what was written may or may not be there once it has space",
+        ),
         lsm::Error::Io(source) if source.kind() == io::ErrorKind::StorageFull => {
             Status::resource_exhausted("the server's disk is full")
         }

@@ -10,8 +10,13 @@
 //! change for the journal, too. So a small group that reaches the end of the
 //! file writes zeros behind itself. Large ones gain nothing from that, and
 //! reserve space in larger steps.
+//!
+//! Where a write meets a full disk, nothing was synced since the group before
+//! was, and a later attempt writes over whatever there is of it, at the same
+//! offset. A sync that fails is another matter, whatever its reason: what it
+//! should have written may be gone from memory.
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +26,7 @@ use vfs::Access;
 use super::segment::{EXTENSION, PRELUDE};
 use crate::frame::{FrameReader, FrameWriter, HEADER_BYTES};
 use crate::log_store::{LogSegment, LogSegmentReader, LogStore};
-use crate::{FileId, Result};
+use crate::{Error, FileId, Result};
 
 /// Zeros are written so far ahead: a hundred microseconds once in thousands of small groups.
 const ZEROED_STEP_BYTES: u64 = 512 << 10;
@@ -80,9 +85,15 @@ impl LogStore for LogFiles {
         let prepared = self.prepared.lock().take().filter(|(prepared, _)| *prepared == id);
         let (file, is_named, reserved) = match prepared {
             Some((_, file)) => (file, true, self.zeroed_step()),
-            None => (self.fs.create(&self.path(id))?, false, 0),
+            None => {
+                (self.fs.create(&self.path(id)).map_err(|error| Error::from(error).told_full())?, false, 0)
+            }
         };
-        let frames = FrameWriter::start(Arc::clone(&file), id, PRELUDE, first)?;
+        let frames = FrameWriter::start(Arc::clone(&file), id, PRELUDE, first).map_err(Error::told_full);
+        if let Err(Error::DiskFull) = frames {
+            self.remove(id)?;
+        }
+        let frames = frames?;
         frames.sync()?;
         if !is_named {
             self.fs.sync_dir(&self.dir)?;
@@ -114,7 +125,7 @@ impl LogStore for LogFiles {
 
     fn remove(&self, id: FileId) -> Result<()> {
         match self.fs.remove(&self.path(id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(self.fs.sync_dir(&self.dir)?),
         }
     }
@@ -142,20 +153,30 @@ struct LogFile {
     reserved_step: u64,
 }
 
+impl LogFile {
+    /// Writes `group`, with more space behind it where it reaches the end of the file.
+    fn write(&mut self, group: &[u8]) -> Result<()> {
+        let end = self.frames.offset() + (HEADER_BYTES + group.len()) as u64;
+        if end <= self.reserved {
+            return self.frames.append(group, &[]);
+        }
+        if group.len() < LARGE_GROUP_BYTES {
+            let until = end.next_multiple_of(self.zeroed_step);
+            self.frames.append(group, &zeros(until - end))?;
+            self.reserved = until;
+            return Ok(());
+        }
+        let until = end.next_multiple_of(self.reserved_step);
+        self.file.allocate(self.reserved, until - self.reserved)?;
+        self.file.set_len(until)?;
+        self.reserved = until;
+        self.frames.append(group, &[])
+    }
+}
+
 impl LogSegment for LogFile {
     fn append(&mut self, group: &[u8]) -> Result<()> {
-        let end = self.frames.offset() + (HEADER_BYTES + group.len()) as u64;
-        let mut behind = Vec::new();
-        if end > self.reserved && group.len() < LARGE_GROUP_BYTES {
-            self.reserved = end.next_multiple_of(self.zeroed_step);
-            behind = zeros(self.reserved - end);
-        } else if end > self.reserved {
-            let until = end.next_multiple_of(self.reserved_step);
-            self.file.allocate(self.reserved, until - self.reserved)?;
-            self.file.set_len(until)?;
-            self.reserved = until;
-        }
-        self.frames.append(group, &behind)?;
+        self.write(group).map_err(Error::told_full)?;
         self.frames.sync()
     }
 

@@ -24,6 +24,10 @@
 //!   one batch's end to another's.
 //! - After a failed write or sync the log is poisoned: nothing is written any
 //!   more, and everybody who waits is told.
+//! - But where a write meets a full disk nothing was synced, and the log keeps
+//!   the group: who waits is told, writes are turned away, and a later turn
+//!   writes the group again, in its place. So the log's order stays that of
+//!   what was applied.
 //! - Segments go oldest first, each one durably before the next, so that a
 //!   missing segment with an older one present is damage.
 
@@ -37,7 +41,7 @@ pub(crate) mod writer;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -69,6 +73,8 @@ pub(crate) struct CommitLog {
     releasing: Mutex<()>,
     /// Length of the group that gathers.
     gathered_bytes: AtomicUsize,
+    /// Whether the disk had no space for the group.
+    is_full: AtomicBool,
     applied: AtomicU64,
 }
 
@@ -83,6 +89,8 @@ struct Gathered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accepts {
     Yes,
+    /// The disk has no space for what has gathered.
+    Full,
     Failed(Failure),
     Closed,
 }
@@ -91,6 +99,7 @@ impl Accepts {
     fn check(self) -> Result<()> {
         match self {
             Self::Yes => Ok(()),
+            Self::Full => Err(Error::DiskFull),
             Self::Failed(failure) => Err(failure.error()),
             Self::Closed => Err(Error::Closed),
         }
@@ -151,6 +160,7 @@ impl CommitLog {
             segments: Mutex::new(segments),
             releasing: Mutex::new(()),
             gathered_bytes: AtomicUsize::new(0),
+            is_full: AtomicBool::new(false),
             applied: AtomicU64::new(next_sequence - 1),
         })
     }
@@ -170,8 +180,17 @@ impl CommitLog {
         self.turns.durable()
     }
 
+    /// Whether the disk had no space for what has gathered, which a turn tries again.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Acquire)
+    }
+
     /// Writes and syncs what has gathered, and publishes it; begins a new
     /// segment before that if the current one is full. Returns what it did.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DiskFull`]: it has gathered still, and nothing is added to it. After any other one the log is poisoned.
     ///
     /// REQUIRES: the caller has the turn, has begun it, and passes it on afterwards.
     pub(crate) fn sync_gathered(&self) -> Result<Synced> {
@@ -186,20 +205,58 @@ impl CommitLog {
         };
         let written = self.write(&mut segment, &group, last_sequence);
         drop(segment);
-        let synced = written.map_err(|error| {
-            self.poison(&error);
-            Failure::of(&error).error()
-        })?;
-        self.turns.publish(last_sequence);
-        self.give_back(&mut group);
-        Ok(synced)
+        match written {
+            Ok(synced) => {
+                self.turns.publish(last_sequence);
+                if self.is_full() {
+                    self.take_writes_again();
+                }
+                self.give_back(&mut group);
+                Ok(synced)
+            }
+            Err(Error::DiskFull) if self.keep(&mut group) => Err(Error::DiskFull),
+            Err(error) => {
+                self.poison(&error);
+                Err(Failure::of(&error).error())
+            }
+        }
+    }
+
+    /// Puts a group that the disk has no space for before what has gathered meanwhile, to be written again, and
+    /// takes no more. Whether that can be.
+    fn keep(&self, group: &mut Vec<u8>) -> bool {
+        let mut gathered = self.gathered.lock();
+        let fits = group.len() + gathered.group.len() <= crate::frame::PAYLOAD_BYTES_MAX;
+        if !fits || !matches!(gathered.accepts, Accepts::Yes | Accepts::Full) {
+            return false;
+        }
+        group.append(&mut gathered.group);
+        gathered.group = std::mem::take(group);
+        gathered.accepts = Accepts::Full;
+        self.gathered_bytes.store(gathered.group.len(), Ordering::Release);
+        self.is_full.store(true, Ordering::Release);
+        true
+    }
+
+    /// After a group was written that the disk had no space for.
+    fn take_writes_again(&self) {
+        let mut gathered = self.gathered.lock();
+        self.is_full.store(false, Ordering::Release);
+        if gathered.accepts == Accepts::Full {
+            gathered.accepts = Accepts::Yes;
+            tracing::info!("the commit log takes writes again");
+        }
     }
 
     /// Writes a group durably.
     fn write(&self, segment: &mut SegmentWriter, group: &[u8], last_sequence: u64) -> Result<Synced> {
         let sealed = segment.rotate_if_full()?;
         let rotated = sealed.is_some();
-        self.segments.lock().0.extend(sealed);
+        if let Some(sealed) = sealed {
+            let mut segments = self.segments.lock();
+            segments.0.push_back(sealed);
+            segments.1 = segment.figures();
+        }
         let was_half_full = segment.is_half_full();
         segment.append(group, last_sequence)?;
         self.segments.lock().1 = segment.figures();
@@ -238,6 +295,7 @@ impl CommitLog {
             gathered.accepts = Accepts::Failed(failure);
             gathered.group = Vec::new();
             self.gathered_bytes.store(0, Ordering::Release);
+            self.is_full.store(false, Ordering::Release);
         }
         self.turns.fail(failure);
     }
@@ -245,7 +303,7 @@ impl CommitLog {
     /// Takes no batch from now on. What has gathered can still be synced.
     pub(crate) fn close(&self) {
         let mut gathered = self.gathered.lock();
-        if gathered.accepts == Accepts::Yes {
+        if matches!(gathered.accepts, Accepts::Yes | Accepts::Full) {
             gathered.accepts = Accepts::Closed;
         }
         drop(gathered);

@@ -50,6 +50,8 @@ struct State {
     failure: Option<Failure>,
     followers: Vec<(u64, Arc<Follower>)>,
     callbacks: Vec<(u64, Callback)>,
+    /// Those to be told that the disk is full.
+    turned_away: Vec<Callback>,
 }
 
 /// Why the log takes nothing any more.
@@ -106,6 +108,7 @@ const NOTHING: u8 = 0;
 const LEAD: u8 = 1;
 const DURABLE: u8 = 2;
 const FAILED: u8 = 3;
+const FULL: u8 = 4;
 
 impl Follower {
     fn new() -> Arc<Self> {
@@ -148,7 +151,8 @@ impl Turns {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`], [`Error::Fenced`]: it will never be known to be durable.
+    /// - [`Error::Poisoned`], [`Error::Fenced`]: it will never be known to be durable.
+    /// - [`Error::DiskFull`]: it is not durable for now.
     pub(crate) fn wait(&self, sequence: u64) -> Result<Waited> {
         if self.durable() >= sequence {
             return Ok(Waited::Durable);
@@ -172,6 +176,7 @@ impl Turns {
         match follower.listen() {
             LEAD => Ok(Waited::Lead),
             DURABLE => Ok(Waited::Durable),
+            FULL => Err(Error::DiskFull),
             _ => Err(self.state.lock().failure.unwrap_or(Failure::Poisoned).error()),
         }
     }
@@ -248,7 +253,9 @@ impl Turns {
         let mut state = self.state.lock();
         loop {
             let durable = self.durable();
-            if state.callbacks.iter().any(|(sequence, _)| *sequence <= durable || state.failure.is_some()) {
+            if !state.turned_away.is_empty()
+                || state.callbacks.iter().any(|(sequence, _)| *sequence <= durable || state.failure.is_some())
+            {
                 return Some(Duty::CallBack);
             }
             if state.failure.is_some() {
@@ -269,16 +276,35 @@ impl Turns {
 
     /// Calls back those whose outcome is known.
     pub(crate) fn call_back(&self) {
-        let (done, failed) = {
+        let (done, turned_away, failed) = {
             let mut state = self.state.lock();
             let durable = self.durable();
             let done: Vec<_> = state.callbacks.extract_if(.., |(sequence, _)| *sequence <= durable).collect();
+            let turned_away = std::mem::take(&mut state.turned_away);
             let failed = state.failure.map(|failure| (failure, std::mem::take(&mut state.callbacks)));
-            (done, failed)
+            (done, turned_away, failed)
         };
         done.into_iter().for_each(|(_, done)| done(Ok(())));
+        turned_away.into_iter().for_each(|done| done(Err(Error::DiskFull)));
         if let Some((failure, failed)) = failed {
             failed.into_iter().for_each(|(_, done)| done(Err(failure.error())));
+        }
+    }
+
+    /// Ends a turn that found the disk full: tells whoever waits for what is not durable that it is not for now.
+    pub(crate) fn turn_away(&self) {
+        let durable = self.durable();
+        let followers = {
+            let mut state = self.state.lock();
+            let waiting = state.callbacks.extract_if(.., |(sequence, _)| *sequence > durable);
+            let waiting: Vec<_> = waiting.map(|(_, done)| done).collect();
+            state.turned_away.extend(waiting);
+            state.is_taken = false;
+            self.changed.notify_all();
+            std::mem::take(&mut state.followers)
+        };
+        for (sequence, follower) in followers {
+            follower.tell(if sequence <= durable { DURABLE } else { FULL });
         }
     }
 
@@ -320,9 +346,12 @@ mod tests {
     }
 
     impl Log {
+        fn new() -> Arc<Self> {
+            Arc::new(Self { turns: Turns::new(0), appended: Mutex::new(0), synced: AtomicU64::new(0) })
+        }
+
         fn start() -> (Arc<Self>, thread::JoinHandle<()>) {
-            let log =
-                Arc::new(Self { turns: Turns::new(0), appended: Mutex::new(0), synced: AtomicU64::new(0) });
+            let log = Self::new();
             let of_thread = Arc::clone(&log);
             let sync_thread = thread::spawn(move || {
                 let log = of_thread;
@@ -422,6 +451,32 @@ mod tests {
         }
         log.turns.stop();
         sync_thread.join().expect("no assertion failed");
+    }
+
+    #[test]
+    fn a_full_disk_ends_every_wait_and_no_later_one() {
+        let log = Log::new();
+        let (sender, receiver) = mpsc::channel();
+        for sequence in 1..=3 {
+            assert_eq!(log.append(), sequence);
+        }
+        assert_eq!(log.turns.wait(1).expect("the turn is free"), Waited::Lead);
+        let told = sender.clone();
+        log.turns.on_durable(2, Box::new(move |outcome| told.send(outcome).expect("received")));
+        let follower = thread::spawn({
+            let log = Arc::clone(&log);
+            move || log.wait(3)
+        });
+        while log.turns.state.lock().followers.is_empty() {
+            thread::yield_now();
+        }
+        log.turns.turn_away();
+        assert!(matches!(follower.join().expect("no panic"), Err(Error::DiskFull)));
+        assert_eq!(log.turns.next_duty(|| true), Some(Duty::CallBack));
+        log.turns.call_back();
+        assert!(matches!(receive(&receiver, 1)[..], [Err(Error::DiskFull)]));
+        log.wait(3).expect("the next turn goes on");
+        assert_eq!(log.turns.durable(), 3);
     }
 
     #[test]

@@ -79,7 +79,8 @@ impl SegmentWriter {
     ///
     /// # Errors
     ///
-    /// What is in the log is unknown: nothing may be written after it.
+    /// [`crate::Error::DiskFull`]: a group that begins with this one can be appended instead. After any other one what
+    /// is in the log is unknown: nothing may be written after it.
     pub(crate) fn append(&mut self, group: &[u8], last_sequence: u64) -> Result<()> {
         self.segment.append(group)?;
         self.last_sequence = last_sequence;
@@ -87,6 +88,10 @@ impl SegmentWriter {
     }
 
     /// Begins a new segment if this one is full, and returns the full one.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`SegmentWriter::append`].
     pub(crate) fn rotate_if_full(&mut self) -> Result<Option<SealedSegment>> {
         if self.segment.end() < self.segment_bytes {
             return Ok(None);
@@ -94,8 +99,9 @@ impl SegmentWriter {
         let sealed = self.figures();
         let descriptor =
             Descriptor { first_sequence: self.last_sequence + 1, previous: Some((self.id, sealed.bytes)) };
-        self.id = self.names.take();
-        self.segment = self.store.create(self.id, &descriptor.encode())?;
+        let id = self.names.take();
+        self.segment = self.store.create(id, &descriptor.encode())?;
+        self.id = id;
         self.first_sequence = descriptor.first_sequence;
         Ok(Some(sealed))
     }

@@ -36,7 +36,7 @@ use crate::sstable::ReadMode;
 use crate::table_ref::TableRef;
 use crate::tree::TreeCore;
 use crate::version::Version;
-use crate::{KeyRange, Result};
+use crate::{Error, KeyRange, Result};
 
 use self::picker::{Moment, Pick};
 use self::rewrite::{Below, Others, Progress, Rewrite};
@@ -97,10 +97,11 @@ fn run(core: &Core, tree: &TreeCore, version: &Version, pick: &Pick, permits: Pe
         added: added.iter().map(|table| table.record().clone()).collect(),
         ..Edit::default()
     };
-    let installed = tree.install(&edit, &added, None).inspect_err(|error| core.poison(error))?;
-    if !installed && !pick.is_move {
+    let installed = tree.install(&edit, &added, None);
+    if matches!(installed, Ok(false) | Err(Error::DiskFull)) && !pick.is_move {
         added.iter().for_each(|table| table.retire());
     }
+    installed.inspect_err(|error| core.edit_failed(error))?;
     if pick.is_move {
         core.counters.moved();
     } else {

@@ -23,7 +23,7 @@ pub(crate) use self::format::{Edit, LEVEL_MAX, PRELUDE, PRELUDE_V1, TableRecord,
 use crate::error::Damage;
 use crate::file_id::{FileId, FileIds};
 use crate::frame::{FrameReader, FrameWriter};
-use crate::{Result, TreeId};
+use crate::{Error, Result, TreeId};
 
 /// The extension of a manifest's name, and that of one being written.
 pub(crate) const EXTENSION: &str = "manifest";
@@ -54,8 +54,9 @@ impl Manifest {
         ids: Arc<FileIds>,
         record: TreeRecord,
     ) -> Result<Self> {
-        let mut manifest = Self { fs, dir: dir.to_owned(), ids, record, file: None, frames: None };
-        manifest.rewrite()?;
+        let mut manifest =
+            Self { fs, dir: dir.to_owned(), ids, record: record.clone(), file: None, frames: None };
+        manifest.rewrite(record)?;
         Ok(manifest)
     }
 
@@ -68,29 +69,43 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// What the manifest on disk says is unknown: nothing may be built on it
-    /// before the tree is recovered.
+    /// - [`Error::DiskFull`]: the manifest says what it said before.
+    /// - After any other one what the manifest on disk says is unknown: nothing may be built on it before the
+    ///   tree is recovered.
     pub(crate) fn append(&mut self, edit: &Edit) -> Result<()> {
-        self.record.apply(edit).expect("edits follow from the record");
+        let mut record = self.record.clone();
+        record.apply(edit).expect("edits follow from the record");
         match &mut self.frames {
             Some((frames, snapshot_end))
                 if frames.offset() - *snapshot_end < EDIT_BYTES_MIN.max(*snapshot_end) =>
             {
-                frames.append_twice(&edit.encode())?;
-                frames.sync()
+                let appended = frames.append_twice(&edit.encode()).map_err(Error::told_full);
+                if let Err(Error::DiskFull) = appended {
+                    // Nothing was synced, but a part of it, or all, may be on its way to the disk.
+                    frames.cut_back()?;
+                }
+                appended?;
+                frames.sync()?;
+                self.record = record;
+                Ok(())
             }
-            _ => self.rewrite(),
+            _ => self.rewrite(record),
         }
     }
 
-    /// Begins a new file with the record as it is, and removes the old one.
-    fn rewrite(&mut self) -> Result<()> {
+    /// Begins a new file with `record`, and removes the old one.
+    fn rewrite(&mut self, record: TreeRecord) -> Result<()> {
         let id = self.ids.next();
         let unfinished = id.path(&self.dir, UNFINISHED_EXTENSION);
-        let frames = FrameWriter::start(self.fs.create(&unfinished)?, id, PRELUDE, &self.record.encode())?;
-        frames.sync()?;
+        let begun = self.begin(id, &unfinished, &record).map_err(Error::told_full);
+        if let Err(Error::DiskFull) = begun {
+            // No name leads to it; what cannot be removed now the next opening removes.
+            _ = self.fs.remove(&unfinished);
+        }
+        let frames = begun?;
         self.fs.rename(&unfinished, &id.path(&self.dir, EXTENSION))?;
         self.fs.sync_dir(&self.dir)?;
+        self.record = record;
         let snapshot_end = frames.offset();
         self.frames = Some((frames, snapshot_end));
         if let Some(old) = self.file.replace(id) {
@@ -98,6 +113,13 @@ impl Manifest {
             self.fs.remove(&old.path(&self.dir, EXTENSION))?;
         }
         Ok(())
+    }
+
+    /// Writes the file `id` at `path` with `record`, and syncs it.
+    fn begin(&self, id: FileId, path: &Path, record: &TreeRecord) -> Result<FrameWriter> {
+        let frames = FrameWriter::start(self.fs.create(path)?, id, PRELUDE, &record.encode())?;
+        frames.sync()?;
+        Ok(frames)
     }
 
     /// Removes the manifest: afterwards nothing knows that there was such a tree.

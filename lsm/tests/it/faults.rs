@@ -4,11 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
-use lsm::{Engine, Error, WriteBatch};
+use lsm::{Engine, Error, Options, TreeFormat, WriteBatch};
 use vfs::simulated::FaultPlan;
 use vfs::{Access, FileSystem, SimulatedFileSystem};
 
+use crate::engine::TREE;
 use crate::history::model::Transcript;
 use crate::history::recovered::{Reached, verify, verify_contents};
 use crate::history::settings::Settings;
@@ -65,10 +68,12 @@ impl Faulty {
         if let Some(engine) = subject.engine.as_ref().filter(|engine| engine.tree(LEDGER).is_some()) {
             verify_contents(engine, &self.expected, reached)?;
         }
+        let during_fault = subject.fs.image(at);
         subject.fs.set_faults(FaultPlan::default());
         let fate = subject.engine.as_ref().map_or(Ok(Fate::Closed), go_on)?;
         let fs = subject.fs.clone();
         drop(subject);
+        verify(&during_fault, RECOVERY_EPOCH, &options(), &self.expected, reached)?;
         let image = fs.image(at);
         for fs in [fs, image] {
             let engine = verify(&fs, RECOVERY_EPOCH, &options(), &self.expected, reached)?;
@@ -79,6 +84,31 @@ impl Faulty {
             }
         }
         Ok(Some(fate))
+    }
+
+    /// Runs the workload with hardly any space left from the operation `at` on and no power `after` operations later, and
+    /// verifies what a reopening finds. False if the workload has no such operation.
+    fn run_to_a_cut(&self, at: u64, after: u64) -> Checked<bool> {
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        let mut subject = Subject::watched(Settings::Fixed(options()), move |fs, number| {
+            if counted.fetch_add(1, Ordering::Relaxed) == at {
+                fs.set_faults(FaultPlan { cut_at: Some(number + after), ..space_for(number * 37 % 400, fs) });
+            }
+        });
+        if let Err(failure @ Failure::Wrong(_)) = subject.run(&self.steps, &self.expected) {
+            return Err(failure);
+        }
+        // Writes that are turned away try again what was not before.
+        if let Some(engine) = &subject.engine {
+            for _ in 0..after {
+                _ = go_on(engine);
+            }
+        }
+        let reached = Reached::by(&subject.progress);
+        let image = subject.fs.power_cut(at);
+        verify(&image, RECOVERY_EPOCH, &options(), &self.expected, reached)?;
+        Ok(count.load(Ordering::Relaxed) > at)
     }
 
     /// Runs the workload once for every one of its operations. Returns how often each fate was met.
@@ -93,6 +123,13 @@ impl Faulty {
         }
         fates
     }
+}
+
+/// A disk that has space for `bytes` more.
+fn space_for(bytes: u64, fs: &SimulatedFileSystem) -> FaultPlan {
+    let capacity = 1 << 40;
+    let free = fs.available_bytes(Path::new("/")).expect("the power is on");
+    FaultPlan { capacity_bytes: Some(capacity - free + bytes), ..FaultPlan::default() }
 }
 
 /// Writes and flushes, now that nothing fails any more.
@@ -127,14 +164,100 @@ fn an_operation_that_fails_once_costs_at_most_a_reopening() {
 #[test]
 fn a_full_disk_turns_writes_away_keeps_reads_and_is_forgotten_once_there_is_room() {
     for seed in 0..seed_factor().div_ceil(10) {
-        let fates = Faulty::new(seed, 15).run_at_each(|fs, _| {
-            let capacity = 1 << 40;
-            let free = fs.available_bytes(Path::new("/")).expect("the power is on");
-            FaultPlan { capacity_bytes: Some(capacity - free), ..FaultPlan::default() }
-        });
-        let [goes_on, poisoned, closed] = fates;
+        let faulty = Faulty::new(seed, 15);
+        let [goes_on, poisoned, closed] = faulty.run_at_each(|fs, number| space_for(number * 37 % 400, fs));
         println!("seed {seed}: {goes_on} went on, {poisoned} were poisoned, {closed} did not open");
-        assert!(goes_on + poisoned > 100);
+        assert!(goes_on > 100 && poisoned == 0);
+    }
+}
+
+#[test]
+fn a_power_cut_while_the_disk_is_full_loses_nothing_that_was_acknowledged() {
+    const STRIDE: usize = 5;
+    for seed in 0..seed_factor().div_ceil(10) {
+        let faulty = Faulty::new(seed, 15);
+        for after in 1..8 {
+            for at in (after..).step_by(STRIDE) {
+                match faulty.run_to_a_cut(at, after) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(failure) => panic!("full at {at}, cut {after} later: {failure}"),
+                }
+            }
+        }
+    }
+}
+
+/// Writes keys with this prefix until so many are acknowledged, waiting for each in another way.
+/// Counts how often it was turned away.
+fn write_until_acknowledged(
+    engine: &Engine,
+    prefix: usize,
+    count: usize,
+    turned_away: &AtomicU64,
+) -> Vec<String> {
+    let (mut acknowledged, mut tries) = (Vec::new(), 0);
+    while acknowledged.len() < count {
+        tries += 1;
+        let key = format!("{prefix}-{tries}");
+        let mut batch = WriteBatch::new();
+        batch.put(TREE, key.as_bytes(), &[7; 100]);
+        let written = match tries % 3 {
+            0 => engine.write(batch).and_then(|commit| {
+                let (sender, receiver) = mpsc::channel();
+                commit.on_durable(move |outcome| sender.send(outcome).expect("received"));
+                receiver.recv().expect("it is called")
+            }),
+            1 => match engine.try_write(batch) {
+                Ok(Ok(commit)) => commit.wait(),
+                Ok(Err(_)) => continue,
+                Err(error) => Err(error),
+            },
+            _ => engine.write(batch).and_then(|commit| commit.wait()),
+        };
+        match written {
+            Ok(()) => acknowledged.push(key),
+            Err(Error::DiskFull) => _ = turned_away.fetch_add(1, Ordering::Relaxed),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn whoever_waits_is_turned_away_from_a_full_disk_and_let_in_again() {
+    const WRITERS: usize = 4;
+    let fs = SimulatedFileSystem::new();
+    let options = Options { log_segment_bytes: 16 << 10, ..Options::default() };
+    let open = |fs: &SimulatedFileSystem, epoch| {
+        Engine::open(Arc::new(fs.clone()), Path::new(DIR), epoch, options.clone()).expect("opens")
+    };
+    let engine = open(&fs, 1);
+    engine.create_tree(TREE, TreeFormat::default()).expect("created");
+    let turned_away = AtomicU64::new(0);
+    let acknowledged: Vec<_> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|prefix| {
+                let (engine, turned_away) = (&engine, &turned_away);
+                scope.spawn(move || write_until_acknowledged(engine, prefix, 300, turned_away))
+            })
+            .collect();
+        for round in 1..4 {
+            fs.set_faults(space_for(0, &fs));
+            let is_over = || writers.iter().all(thread::ScopedJoinHandle::is_finished);
+            while turned_away.load(Ordering::Relaxed) < round * 50 && !is_over() {
+                thread::yield_now();
+            }
+            fs.set_faults(FaultPlan::default());
+        }
+        writers.into_iter().flat_map(|writer| writer.join().expect("no assertion failed")).collect()
+    });
+    assert!(turned_away.into_inner() >= 50);
+    let fs = fs.power_cut(1);
+    let engine = open(&fs, 2);
+    let (tree, snapshot) = (engine.tree(TREE).expect("created"), engine.snapshot());
+    for key in acknowledged {
+        assert!(tree.get(&snapshot, key.as_bytes()).expect("readable").is_some(), "{key} was acknowledged");
     }
 }
 
