@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::Admin;
 use crate::inspect::Inspect;
 use crate::salvage;
 
@@ -27,6 +28,9 @@ pub(crate) enum Command {
     /// finishes what is in flight and exits with 0.
     #[command(after_help = SERVE_HELP)]
     Serve(Settings),
+    /// Ask a running server to do something: list, move and split tablets.
+    #[command(subcommand)]
+    Admin(Admin),
     /// Look into files of a data directory, offline.
     ///
     /// Reads only. Exits with 1 if something is damaged, naming each place by

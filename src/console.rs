@@ -1,4 +1,6 @@
-//! The console door: health, readiness and metrics for operators.
+//! The console door: health, readiness, metrics and tablets for operators.
+
+mod tablets;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use master::Master;
 
 /// A client that has not sent its headers by then is let go.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +24,8 @@ pub(crate) struct Console {
     pub(crate) not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Every metric, in Prometheus' text format.
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// The master, once there is one.
+    pub(crate) master: Box<dyn Fn() -> Option<Arc<Master>> + Send + Sync>,
     /// The doors, by name and address, for the page at `/`.
     pub(crate) doors: Vec<(&'static str, String)>,
 }
@@ -34,8 +39,14 @@ pub(crate) async fn serve(door: Door, console: Console, shutdown: Shutdown) {
         let stop = stop.clone();
         async move {
             let service = service_fn(move |request| {
-                let answer = console.answer(&request);
-                async move { Ok::<_, Infallible>(answer) }
+                let console = Arc::clone(&console);
+                async move {
+                    let is_of_tablets = request.uri().path().starts_with("/tablets");
+                    Ok::<_, Infallible>(match is_of_tablets {
+                        true => tablets::answer((console.master)(), request).await,
+                        false => console.answer(&request),
+                    })
+                }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -62,7 +73,7 @@ impl Console {
         const TEXT: &str = "text/plain; charset=utf-8";
         let path = request.uri().path();
         if !["/", "/healthz", "/readyz", "/metrics"].contains(&path) {
-            let known = format!("there is no {path} here; try /healthz, /readyz or /metrics\n");
+            let known = format!("there is no {path} here; try /healthz, /readyz, /metrics or /tablets\n");
             return respond(StatusCode::NOT_FOUND, TEXT, known);
         }
         if ![Method::GET, Method::HEAD].contains(request.method()) {
@@ -120,6 +131,7 @@ mod tests {
         let console = Console {
             not_ready: Box::new(move || (!ready).then(|| "tablets are loading".to_owned())),
             metrics: Box::new(|| "up 1\n".to_owned()),
+            master: Box::new(|| None),
             doors: vec![("photos", "127.0.0.1:8080".to_owned())],
         };
         console.answer(&Request::builder().method(method).uri(path).body(()).unwrap())
@@ -130,6 +142,12 @@ mod tests {
         assert_eq!(answer(false, Method::GET, "/healthz").status(), StatusCode::OK);
         assert_eq!(answer(false, Method::GET, "/readyz").status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer(true, Method::GET, "/readyz").status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn tablets_wait_for_the_master() {
+        let request = Request::get("/tablets").body(Full::new(Bytes::new())).unwrap();
+        assert_eq!(tablets::answer(None, request).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]

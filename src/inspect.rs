@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde_json::Value;
 
-pub(crate) use self::directory::engine_in;
+pub(crate) use self::directory::engines_in;
 use self::listing::Listing;
 
 /// What to look into.

@@ -7,9 +7,11 @@
 //! - [`serve`]: every role in one process, from binding the doors to the last sync.
 //! - [`bigtable_door`]: gRPC connections.
 //! - [`console`]: health, readiness, metrics.
+//! - [`admin`]: a running server, asked from outside.
 //! - [`inspect`]: files of a data directory, offline.
 //! - [`salvage`]: a damaged commit log made to open again.
 
+mod admin;
 mod bigtable_door;
 mod cli;
 mod config;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => {
             load(&settings).map_err(Into::into).and_then(|config| serve::run(&config).map_err(Into::into))
         }
+        Command::Admin(what) => admin::run(&what).map_err(Into::into),
         Command::Inspect(what) => inspect::run(&what).map_err(Into::into),
         Command::Salvage(settings) => salvage::run(&settings).map_err(Into::into),
         Command::Config(settings) => {

@@ -1,12 +1,12 @@
 //! `hayloft salvage`: makes a server start again whose commit log is damaged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lsm::salvage::{Loss, Salvage, salvage};
 use vfs::RealFileSystem;
 
-use crate::inspect::{InspectError, engine_in};
+use crate::inspect::{InspectError, engines_in};
 
 /// What to salvage, and whether to.
 #[derive(Args, Debug)]
@@ -20,12 +20,15 @@ pub(crate) struct Settings {
 
 /// Salvages, or tells what that would do.
 pub(crate) fn run(settings: &Settings) -> Result<(), InspectError> {
-    let engine = engine_in(&settings.dir)?;
-    let report = salvage(&RealFileSystem, &engine, settings.write)?;
+    engines_in(&settings.dir)?.iter().try_for_each(|engine| run_one(engine, settings.write))
+}
+
+fn run_one(engine: &Path, write: bool) -> Result<(), InspectError> {
+    let report = salvage(&RealFileSystem, engine, write)?;
     for (loss, trees) in &report.losses {
         println!("{}", lost(loss, *trees, &report));
     }
-    let would = if settings.write { "" } else { "would be " };
+    let would = if write { "" } else { "would be " };
     for path in &report.set_aside {
         println!("{would}set aside: {}", path.display());
     }
@@ -35,7 +38,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), InspectError> {
         report.losses.len(),
         report.batch_count,
         report.last_sequence,
-        match (report.losses.is_empty(), settings.write) {
+        match (report.losses.is_empty(), write) {
             (true, _) => "; there is nothing to do",
             (false, true) => "; written",
             (false, false) => "; nothing was changed: --write does it",

@@ -130,10 +130,11 @@ impl Parts {
     }
 
     fn console(self: &Arc<Self>, addresses: &[(&'static str, SocketAddr)]) -> Console {
-        let [for_readiness, for_metrics] = [Arc::clone(self), Arc::clone(self)];
+        let [for_readiness, for_metrics, for_tablets] = [(); 3].map(|()| Arc::clone(self));
         Console {
             not_ready: Box::new(move || for_readiness.not_ready().map(str::to_owned)),
             metrics: Box::new(move || for_metrics.metrics()),
+            master: Box::new(move || Some(Arc::clone(for_tablets.rows.get()?.master()))),
             doors: addresses.iter().map(|(name, address)| (*name, address.to_string())).collect(),
         }
     }

@@ -1,7 +1,8 @@
 //! Others serve the tablets of a server that is gone.
 //!
-//! A server is gone when it has lost its lock or its log takes no more writes.
-//! Its lock is taken under a new epoch, so that it cannot act any more, and what
+//! A server is gone when it has lost its lock. One whose log takes no more writes
+//! still reads, so it is treated as gone only while another is well. The
+//! lock is taken under a new epoch, so that it cannot act any more, and what
 //! it held recovered: all that it acknowledged. Then each of its tablets moves to
 //! another server, METADATA's before all others, by [`crate::replacement`]; nobody
 //! has to be held, as nobody is served. The recovered server, which has no
@@ -12,6 +13,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cluster::ServerId;
+use tablet_server::control::Health;
+use tablet_server::metadata::TabletRecord;
 use tablet_server::schema::TabletId;
 
 use crate::assignment::{Cluster, Event};
@@ -39,15 +42,24 @@ impl Master {
         .await
     }
 
-    /// Servers that are known or own tablets, and do not serve.
+    /// Servers that are known or own tablets, and do not serve as they should.
     fn lost_servers(&self, cluster: &Cluster) -> BTreeSet<ServerId> {
         let owners = cluster.tablets().filter_map(|tablet| tablet.server.clone());
-        let serves = |server: &ServerId| {
-            cluster.is_live(server)
-                && self.servers.rows(server).is_some()
-                && self.servers.control(server).is_some_and(|control| control.is_well())
+        let all: BTreeSet<ServerId> = owners.chain(cluster.servers().cloned()).collect();
+        let health = |server: &ServerId| match self.servers.rows(server) {
+            Some(_) if cluster.is_live(server) => {
+                self.servers.control(server).map_or(Health::Gone, |control| control.health())
+            }
+            _ => Health::Gone,
         };
-        owners.chain(cluster.servers().cloned()).filter(|server| !serves(server)).collect()
+        let some_are_well =
+            all.iter().any(|server| health(server) == Health::Well && !self.servers.is_leaving(server));
+        let is_lost = |server: &ServerId| match health(server) {
+            Health::Well => false,
+            Health::ReadOnly => some_are_well,
+            Health::Gone => true,
+        };
+        all.into_iter().filter(is_lost).collect()
     }
 
     async fn replace_server(&self, cluster: &mut Cluster, server: ServerId) -> Result<()> {
@@ -55,7 +67,7 @@ impl Master {
         self.recovery.recover(&server).await?;
         for level in [Level::Root, Level::Metadata, Level::Tables] {
             self.settle_replacements_of(cluster, level).await?;
-            let is_there = |tablet: &&tablet_server::metadata::TabletRecord| {
+            let is_there = |tablet: &&TabletRecord| {
                 tablet.server.as_ref() == Some(&server) && Level::of(tablet) == level
             };
             let tablets: Vec<TabletId> =

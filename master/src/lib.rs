@@ -12,6 +12,7 @@
 //! - [`replacement`]: tablets take the place of others, under traffic: [`splits`],
 //!   [`moves`], [`merges`].
 //! - [`watch`], [`balance`]: from what servers count to what is to be moved, merged and split, purely.
+//! - [`tablet_list`]: what operators see and ask for.
 //! - [`failover`]: others serve the tablets of a server that is gone.
 //! - [`instances`]: the life of an instance, with its clusters and app profiles,
 //!   over [`instance_record`].
@@ -50,6 +51,7 @@ pub mod splits;
 pub mod table_admin;
 pub mod table_rules;
 pub mod tables;
+pub mod tablet_list;
 pub mod watch;
 
 use std::sync::Arc;

@@ -14,10 +14,11 @@ use crate::error::{Error, Result};
 use crate::master::Master;
 use crate::replacement::Replacement;
 use crate::tables::to_its_end;
+use crate::tablet_list::absent;
 use crate::watch::ServerSample;
 
 impl Master {
-    /// Looks at what servers have to do, and evens it out a little; to be called every ten seconds or so.
+    /// Looks at what servers have to do, and evens it out a little; to be called every second or two.
     ///
     /// # Errors
     ///
@@ -62,12 +63,7 @@ impl Master {
         to_its_end(async move {
             let mut cluster = master.cluster.lock().await;
             master.settle_replacements(&mut cluster).await?;
-            let record = cluster.tablet(tablet).ok_or_else(|| {
-                Status::not_found(format!(
-                    "there is no tablet {}; it may have another number by now",
-                    tablet.0
-                ))
-            })?;
+            let record = cluster.tablet(tablet).ok_or_else(|| absent(tablet))?;
             if !cluster.is_served(record) || record.server.as_ref() == Some(&to) {
                 let why = format!("tablet {} is not served just now, or is at {to} already", tablet.0);
                 return Err(Status::failed_precondition(why).into());

@@ -1,5 +1,5 @@
-//! What servers count, from one look at it to the next: rates, and for how long a
-//! tablet has not grown. Purely; the time is given.
+//! What servers count, from one look at it to the next: rates, smoothed over some
+//! [`MEMORY_S`] seconds, and for how long a tablet has not grown. Purely; the time is given.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -7,6 +7,9 @@ use std::time::{Duration, SystemTime};
 use cluster::ServerId;
 use tablet_server::control::{Assignment, TabletStats};
 use tablet_server::schema::TabletId;
+
+/// Seconds after which a rate of before counts for a third of what it did.
+pub const MEMORY_S: f64 = 20.0;
 
 /// So many bytes more are no growth: what is in memory and what is on disk take different room.
 const STIR_BYTES: u64 = 64 << 10;
@@ -40,7 +43,7 @@ pub struct TabletFigures {
     pub assignment: Assignment,
     /// What it holds, in memory and on disk.
     pub bytes: u64,
-    /// Rows that it read and wrote since the look before.
+    /// Rows that it read and wrote, of late.
     pub rows_per_s: f64,
     /// For how long it has been seen.
     pub age: Duration,
@@ -55,9 +58,25 @@ pub struct TabletFigures {
 struct Seen {
     first: SystemTime,
     row_count: u64,
+    /// None before the second look.
+    rows_per_s: Option<f64>,
     quiet_since: SystemTime,
     /// The fewest since then.
     quiet_bytes: u64,
+}
+
+impl Seen {
+    /// Rows a second now that `row_count` are counted, so long after.
+    fn rate(&self, row_count: u64, elapsed: Duration) -> Option<f64> {
+        if elapsed.is_zero() {
+            return self.rows_per_s;
+        }
+        // One that was loaded anew counts from nothing.
+        let rows = row_count.checked_sub(self.row_count).unwrap_or(row_count);
+        let rate = rows as f64 / elapsed.as_secs_f64();
+        let before = self.rows_per_s.unwrap_or(rate);
+        Some(rate + (before - rate) * (-elapsed.as_secs_f64() / MEMORY_S).exp())
+    }
 }
 
 /// The last look, and what is remembered from before.
@@ -93,21 +112,20 @@ impl Watch {
     ) -> TabletFigures {
         let TabletStats { assignment, memtable_bytes, sstable_bytes, row_count, can_merge } = stats;
         let bytes = memtable_bytes + sstable_bytes;
-        let new = Seen { first: now, row_count, quiet_since: now, quiet_bytes: bytes };
         let known = before.get(&assignment.tablet);
+        let rows_per_s = known.and_then(|known| known.rate(row_count, elapsed));
+        let new = Seen { first: now, row_count, rows_per_s, quiet_since: now, quiet_bytes: bytes };
         let seen = match known {
             Some(seen) if bytes <= seen.quiet_bytes + seen.quiet_bytes / 10 + STIR_BYTES => {
-                Seen { row_count, quiet_bytes: bytes.min(seen.quiet_bytes), ..seen.clone() }
+                Seen { row_count, rows_per_s, quiet_bytes: bytes.min(seen.quiet_bytes), ..seen.clone() }
             }
             Some(seen) => Seen { first: seen.first, ..new },
             None => new,
         };
-        // One that was loaded anew counts from nothing.
-        let rows = known.map_or(0, |known| row_count.checked_sub(known.row_count).unwrap_or(row_count));
         let since = |moment: SystemTime| now.duration_since(moment).unwrap_or_default();
         let figures = TabletFigures {
             bytes,
-            rows_per_s: if elapsed.is_zero() { 0.0 } else { rows as f64 / elapsed.as_secs_f64() },
+            rows_per_s: rows_per_s.unwrap_or(0.0),
             age: since(seen.first),
             quiet: since(seen.quiet_since),
             can_merge,
@@ -152,7 +170,9 @@ mod tests {
         assert_eq!(look(&mut watch, 130, 60 << 10, 50).quiet.as_secs(), 30);
         assert_eq!(look(&mut watch, 140, 120 << 10, 50).quiet, Duration::ZERO);
         let anew = look(&mut watch, 150, 120 << 10, 20);
-        assert_eq!((anew.age.as_secs(), anew.rows_per_s), (50, 2.0));
+        assert_eq!(anew.age.as_secs(), 50);
+        // Little is left of the five rows a second, and the two since do not count in full yet.
+        assert!((1.0..2.0).contains(&anew.rows_per_s), "{}", anew.rows_per_s);
     }
 
     #[test]

@@ -6,14 +6,22 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use lsm::inspect::directory::{Verdict, verify};
 use serde_json::json;
+use tablet_server::fleet::{SERVER_COUNT_MAX, dir_name};
 use vfs::RealFileSystem;
 
 use super::{InspectError, conclude, output, print_json, texts};
 
 pub(super) fn run(dir: &Path, json: bool) -> Result<(), InspectError> {
-    let engine = engine_in(dir)?;
+    let mut outcome = Ok(());
+    for engine in engines_in(dir)? {
+        outcome = run_one(&engine, json).and(outcome);
+    }
+    outcome
+}
+
+fn run_one(engine: &Path, json: bool) -> Result<(), InspectError> {
     let bar = progress_bar();
-    let verdict = verify(&RealFileSystem, &engine, |progress| {
+    let verdict = verify(&RealFileSystem, engine, |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.done_bytes);
         bar.set_message(progress.file.file_name().unwrap_or_default().to_string_lossy().into_owned());
@@ -21,21 +29,22 @@ pub(super) fn run(dir: &Path, json: bool) -> Result<(), InspectError> {
     bar.finish_and_clear();
     let mut out = output();
     if json {
-        print_json(&mut out, &as_json(&engine, &verdict))?;
+        print_json(&mut out, &as_json(engine, &verdict))?;
     } else {
         for orphan in &verdict.orphans {
             writeln!(out, "no manifest names {}: the next start deletes it", orphan.display())?;
         }
-        writeln!(out, "{}", as_line(&engine, &verdict))?;
+        writeln!(out, "{}", as_line(engine, &verdict))?;
     }
-    conclude(out, &engine, verdict.damages)
+    conclude(out, engine, verdict.damages)
 }
 
-/// The engine's directory: `dir`, or the tablet server's in it.
-pub(crate) fn engine_in(dir: &Path) -> Result<PathBuf, InspectError> {
+/// The engines' directories: `dir`, or those of the tablet servers in it.
+pub(crate) fn engines_in(dir: &Path) -> Result<Vec<PathBuf>, InspectError> {
     let holds_engine = |dir: &Path| ["log", "manifests", "tables"].iter().all(|name| dir.join(name).is_dir());
-    let candidates = [dir.join("tablet-server"), dir.to_owned()];
-    candidates.into_iter().find(|dir| holds_engine(dir)).ok_or_else(|| InspectError::NoEngine(dir.to_owned()))
+    let servers = (1..=SERVER_COUNT_MAX).map(|number| dir.join(dir_name(number)));
+    let engines: Vec<_> = servers.chain([dir.to_owned()]).filter(|dir| holds_engine(dir)).collect();
+    if engines.is_empty() { Err(InspectError::NoEngine(dir.to_owned())) } else { Ok(engines) }
 }
 
 /// Shown on a terminal only.

@@ -115,11 +115,16 @@ impl Rows {
                 "replace a tablet server that is gone",
                 |master| async move { master.fail_over().await },
             ),
-            repeat(Duration::from_secs(10), &master, "even out load", |master| async move {
+            repeat(Duration::from_secs(2), &master, "even out load", |master| async move {
                 master.balance(SystemTime::now()).await
             }),
         ];
         Ok(Self { fleet, master, router, chores })
+    }
+
+    /// The master, for operators.
+    pub(super) fn master(&self) -> &Arc<Master> {
+        &self.master
     }
 
     /// A client for the process's other roles, which passes no socket.

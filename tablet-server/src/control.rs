@@ -48,6 +48,17 @@ pub struct SplitProposal {
     pub row: Bytes,
 }
 
+/// How a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It serves.
+    Well,
+    /// Its log has failed: it reads, and takes no more writes.
+    ReadOnly,
+    /// It has lost its lock and serves nobody.
+    Gone,
+}
+
 /// Names what a tablet is handed over by while it moves; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandOver(pub u64);
@@ -99,6 +110,9 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
     /// The tablets that have grown too large.
     async fn splits_due(&self) -> Result<Vec<SplitProposal>>;
 
+    /// Where the tablet's bytes are parted in two, if it is served here and holds enough.
+    async fn split_by_size(&self, tablet: TabletId) -> Result<Option<SplitProposal>>;
+
     /// Where the tablet's requests of late are parted in two, if it is served here
     /// and they are for more than a few rows.
     async fn split_by_load(&self, tablet: TabletId) -> Result<Option<SplitProposal>>;
@@ -149,8 +163,8 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
     /// Lets the writers of a tablet that is held go on.
     async fn resume_tablet(&self, tablet: TabletId) -> Result<()>;
 
-    /// Whether the server can go on: it holds its lock, and its log takes writes.
-    fn is_well(&self) -> bool;
+    /// How the server is.
+    fn health(&self) -> Health;
 }
 
 /// Brings the tablets of a server that is gone back within reach.

@@ -183,7 +183,8 @@ fn server_id(number: usize) -> ServerId {
     ServerId(format!("tablet-server-{number}"))
 }
 
-fn dir_name(number: usize) -> String {
+/// The name of the directory of the server of this number, from 1 on.
+pub fn dir_name(number: usize) -> String {
     if number == 1 { "tablet-server".to_owned() } else { format!("tablet-server-{number}") }
 }
 

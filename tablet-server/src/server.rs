@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use crate::catalog::Catalog;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::clock::Clock;
-use crate::control::{Assignment, HandOver, SplitProposal, TabletControl, TabletStats};
+use crate::control::{Assignment, HandOver, Health, SplitProposal, TabletControl, TabletStats};
 use crate::error::{Error, Result};
 use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
@@ -324,6 +324,11 @@ impl TabletControl for TabletServer {
         blocking(move || Ok(tablets.iter().filter_map(|tablet| tablet.split_due(bytes_max)).collect())).await
     }
 
+    async fn split_by_size(&self, tablet: TabletId) -> Result<Option<SplitProposal>> {
+        let Ok(tablet) = self.tablet(tablet) else { return Ok(None) };
+        blocking(move || Ok(tablet.split_due(0))).await
+    }
+
     async fn split_by_load(&self, tablet: TabletId) -> Result<Option<SplitProposal>> {
         let row = self.tablet(tablet).ok().and_then(|tablet| tablet.busy_middle());
         Ok(row.map(|row| SplitProposal { tablet, row }))
@@ -421,8 +426,12 @@ impl TabletControl for TabletServer {
         Ok(())
     }
 
-    fn is_well(&self) -> bool {
-        self.session.lock().is_some() && self.around.engine.check().is_ok()
+    fn health(&self) -> Health {
+        match self.around.engine.check() {
+            _ if self.session.lock().is_none() => Health::Gone,
+            Ok(()) => Health::Well,
+            Err(_) => Health::ReadOnly,
+        }
     }
 }
 

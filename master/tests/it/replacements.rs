@@ -12,7 +12,7 @@ use master::MasterOptions;
 use master::balance::BalanceOptions;
 use row_api::names::TableName;
 use tablet_server::TabletServer;
-use tablet_server::control::{Assignment, TabletControl};
+use tablet_server::control::{Assignment, Health, TabletControl};
 use tablet_server::metadata::METADATA_TABLE;
 use tablet_server::schema::TabletId;
 use tokio::task::JoinSet;
@@ -233,19 +233,45 @@ async fn others_serve_what_a_server_that_is_killed_has_acknowledged() {
             stack.put(&table, row, &format!("{round}")).await;
         }
         server(&stack, number).kill().await;
-        assert!(!server(&stack, number).is_well());
+        assert_eq!(server(&stack, number).health(), Health::Gone);
         stack.master.fail_over().await.unwrap();
         assert!(user_tablets(&stack).iter().all(|(server, _)| *server != id(number)));
         for row in ROWS {
             assert_eq!(stack.value(&table, row).await.unwrap(), format!("{round}"), "{number}");
         }
         check(&stack, &table, &format!("without {number}")).await;
-        assert!(server(&stack, number).is_well(), "it is as good as new");
+        assert_eq!(server(&stack, number).health(), Health::Well, "it is as good as new");
     }
     stack.close().await;
     stack = open(&fs.power_cut(1), 3, patient()).await.unwrap();
     check(&stack, &table, "after a restart").await;
     stack.close().await;
+}
+
+#[tokio::test]
+async fn a_server_whose_log_fails_gives_its_tablets_to_others_and_reads_on_where_there_are_none() {
+    for server_count in [1, 2] {
+        let fs = SimulatedFileSystem::new();
+        let stack = open(&fs, server_count, patient()).await.unwrap();
+        let table = stack.create("t", &[]).await;
+        for row in ROWS {
+            stack.put(&table, row, "v").await;
+        }
+        let (id, _) = user_tablets(&stack).remove(0);
+        fs.set_faults(FaultPlan { fail_at: Some(fs.operation_count()), ..FaultPlan::default() });
+        stack.client.mutate_row(&table, b"a", vec![set("f", "q", "w")]).await.unwrap_err();
+        stack.master.fail_over().await.unwrap();
+        assert_eq!(stack.keys(&table).await, ROWS);
+        if server_count == 1 {
+            assert_eq!(user_tablets(&stack).remove(0).0, id);
+            stack.client.mutate_row(&table, b"a", vec![set("f", "q", "w")]).await.unwrap_err();
+            stack.fleet.close().await.unwrap_err();
+        } else {
+            assert_ne!(user_tablets(&stack).remove(0).0, id);
+            check(&stack, &table, "elsewhere").await;
+            stack.close().await;
+        }
+    }
 }
 
 #[tokio::test]
