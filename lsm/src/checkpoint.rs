@@ -17,8 +17,8 @@ use crate::file_copy::link_or_copy;
 use crate::file_id::FileId;
 use crate::layout::Layout;
 use crate::manifest::{self, Manifest, TreeRecord};
-use crate::sweeper::TABLE_EXTENSION;
-use crate::table_ref::TableRef;
+use crate::tables::sweeper::TABLE_EXTENSION;
+use crate::tables::table_ref::TableRef;
 use crate::tree::TreeCore;
 use crate::{Engine, Error, Result, TreeId};
 

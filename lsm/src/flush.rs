@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::compaction::rewrite::{Below, Others, Progress, Rewrite, buffer_bytes};
 use crate::core::Core;
+use crate::iter::merge::MergingCursor;
+use crate::iter::source::Source;
 use crate::manifest::Edit;
-use crate::merge::MergingCursor;
 use crate::rate_limit::Urgency;
-use crate::source::Source;
-use crate::table_ref::TableRef;
 use crate::tables::Tables;
+use crate::tables::table_ref::TableRef;
 use crate::tree::{Frozen, TreeCore};
 use crate::{Error, KeyRange, Result};
 

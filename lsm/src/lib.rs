@@ -52,19 +52,19 @@
 //! deeper, without what no snapshot sees any more, operands folded and values
 //! judged by a [`keep_decision`]. Either makes a new `version`
 //! of the tree, durable by an edit of its `manifest` before anybody reads it.
-//! The `gate` slows writers down as this lags behind (`pace`), and stops them
-//! before memory or level 0 overflows.
+//! The `gate` slows writers down as this lags behind, and stops them before
+//! memory or level 0 overflows.
 //!
 //! A `read` looks into memtables, then level 0, then one table a level, and
 //! folds operands by a [`merge_operator`]; of a hot counter it starts at what
-//! others have folded (`folded_values`). An [`iter`] merges (`merge`) their
-//! cursors (`source`), and jumps over what a `range_tombstone` covers. Either
+//! others have folded (`memtable/folded_values.rs`). An [`iter`] merges the
+//! cursors of its sources, and jumps over what a `range_tombstone` covers. Either
 //! can be tried without permission to block, and names the block that it lacks
 //! (a [`Miss`]). `sstable` is the tables' format; decoded blocks stay in the
 //! `block_cache`.
 //!
 //! A `fork` begins a tree with the tables of another one, each clipped to key
-//! bounds (`table_ref`); the `sweeper` deletes a file once no tree names it. An
+//! bounds; of `tables`, a file is deleted once no tree names it. An
 //! `ingest` takes in tables that a [`table_builder`] wrote; a [`checkpoint`]
 //! links the tables of a moment elsewhere, and `restore` takes a tree over from one.
 //!
@@ -95,21 +95,14 @@ mod manifest;
 mod recovery;
 mod varint;
 
-mod folded_values;
 mod internal_key;
 mod memtable;
 mod range_tombstone;
-mod retired;
-mod size_samples;
-mod skip_list;
 
 mod block_cache;
-mod part_cursor;
 mod read_counters;
 pub mod sstable;
-mod sweeper;
 pub mod table_builder;
-mod table_ref;
 mod tables;
 mod version;
 
@@ -118,7 +111,6 @@ mod compaction;
 mod flush;
 mod gate;
 mod heap;
-mod pace;
 mod rate_limit;
 
 mod capture;
@@ -129,9 +121,7 @@ mod restore;
 mod unite;
 
 pub mod extent;
-mod merge;
 mod read;
-mod source;
 
 #[doc(hidden)]
 pub mod fuzzing;

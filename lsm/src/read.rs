@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::folded_values::FoldedValue;
 use crate::internal_key::{Kind, LookupKey};
+use crate::iter::source::{Source, SourceTombstones};
 use crate::memtable::Memtable;
+use crate::memtable::folded_values::FoldedValue;
 use crate::merge_operator::{Operands, TreeOperator};
-use crate::source::{Source, SourceTombstones};
 use crate::sstable::{Blocking, FilterHash, Found, ReadMode};
-use crate::table_ref::TableRef;
+use crate::tables::table_ref::TableRef;
 use crate::tree::TreeState;
 use crate::version::containing;
 use crate::{Iter, KeyRange, Result};

@@ -26,7 +26,7 @@ pub use crate::commit_log::survey::Loss;
 use crate::commit_log::survey::{Survey, survey};
 use crate::frame::FrameWriter;
 use crate::layout::Layout;
-use crate::sweeper::TABLE_EXTENSION;
+use crate::tables::sweeper::TABLE_EXTENSION;
 use crate::{Error, FileId, Result, manifest};
 
 const UNFINISHED_EXTENSION: &str = "log-salvaged";

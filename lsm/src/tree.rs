@@ -13,14 +13,14 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::core::Core;
+use crate::gate::pace::Lane;
 use crate::internal_key::LookupKey;
 use crate::keep_decision::{KeepDecision, KeepDecisionFactory};
 use crate::manifest::{Edit, Manifest};
 use crate::memtable::Memtable;
 use crate::merge_operator::TreeOperator;
-use crate::pace::Lane;
 use crate::sstable::{Blocking, FilterHash};
-use crate::table_ref::TableRef;
+use crate::tables::table_ref::TableRef;
 use crate::version::Version;
 use crate::{Error, FilterKey, Iter, MergeOperator, Result, Snapshot, TreeFormat, compaction};
 

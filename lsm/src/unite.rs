@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::core::Core;
 use crate::file_id::FileId;
 use crate::manifest::{TableRecord, TreeRecord};
-use crate::table_ref::TableRef;
+use crate::tables::table_ref::TableRef;
 use crate::tree::TreeCore;
 use crate::version::Version;
 use crate::{Engine, Error, KeyRange, Result, Tree, TreeId};

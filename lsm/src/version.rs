@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::KeyRange;
 use crate::file_id::FileId;
 use crate::manifest::LEVEL_MAX;
-use crate::table_ref::TableRef;
+use crate::tables::table_ref::TableRef;
 
 /// Levels of a tree.
 pub(crate) const LEVEL_COUNT: usize = LEVEL_MAX + 1;

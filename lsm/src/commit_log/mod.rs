@@ -12,6 +12,7 @@
 //! the next group gathers.
 //!
 //! - [`turns`]: who syncs when: threads that wait for their batch, or the sync thread for everybody else.
+//! - [`follower`]: how one of those threads sleeps and is woken.
 //! - [`segment`]: what stands in a segment.
 //! - [`writer`]: groups and segments written, to a [`LogStore`].
 //! - [`files`]: the store in local files.
@@ -32,6 +33,7 @@
 //!   missing segment with an older one present is damage.
 
 pub(crate) mod files;
+mod follower;
 pub(crate) mod replay;
 pub(crate) mod segment;
 pub(crate) mod survey;

@@ -22,11 +22,11 @@
 //!   in a group to come.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::thread::{self, Thread};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::follower::{DURABLE, FAILED, FULL, Follower, LEAD};
 use crate::{Error, Result};
 
 /// Called once with the outcome of a commit.
@@ -96,39 +96,6 @@ pub(crate) enum Duty {
     Lead,
     /// Call those back whose outcome is known.
     CallBack,
-}
-
-/// A thread that waits.
-struct Follower {
-    thread: Thread,
-    told: AtomicU8,
-}
-
-const NOTHING: u8 = 0;
-const LEAD: u8 = 1;
-const DURABLE: u8 = 2;
-const FAILED: u8 = 3;
-const FULL: u8 = 4;
-
-impl Follower {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { thread: thread::current(), told: AtomicU8::new(NOTHING) })
-    }
-
-    fn tell(&self, what: u8) {
-        self.told.store(what, Ordering::Release);
-        self.thread.unpark();
-    }
-
-    /// Sleeps until it is told something.
-    fn listen(&self) -> u8 {
-        loop {
-            match self.told.load(Ordering::Acquire) {
-                NOTHING => thread::park(),
-                told => return told,
-            }
-        }
-    }
 }
 
 impl Turns {
@@ -333,6 +300,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::thread;
     use std::time::Duration;
 
     use super::*;

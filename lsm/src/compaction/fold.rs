@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::Result;
 use crate::internal_key::{self, Kind};
-use crate::merge::MergingCursor;
+use crate::iter::merge::MergingCursor;
 use crate::merge_operator::{MergeOperator, Operands};
 use crate::sstable::fits_entry;
 

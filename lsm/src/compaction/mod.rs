@@ -27,13 +27,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::core::Core;
+use crate::iter::merge::MergingCursor;
+use crate::iter::source::Source;
 use crate::manifest::Edit;
-use crate::merge::MergingCursor;
 use crate::range_tombstone::FragmentedTombstones;
 use crate::rate_limit::Urgency;
-use crate::source::Source;
 use crate::sstable::ReadMode;
-use crate::table_ref::TableRef;
+use crate::tables::table_ref::TableRef;
 use crate::tree::TreeCore;
 use crate::version::Version;
 use crate::{Error, KeyRange, Result};

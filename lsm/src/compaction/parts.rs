@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::KeyRange;
-use crate::table_ref::TableRef;
+use crate::tables::table_ref::TableRef;
 
 /// At most `count` ranges, one behind the other over all keys, each with about
 /// as many bytes of `tables`; cut where a table begins or ends.

@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use crate::table_ref::TableRef;
+use crate::tables::table_ref::TableRef;
 use crate::version::{LEVEL_COUNT, Version, overlapping};
 use crate::{KeyRange, Options};
 

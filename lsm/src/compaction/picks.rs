@@ -13,8 +13,8 @@ use crate::manifest::TableRecord;
 use crate::range_tombstone::RangeTombstone;
 use crate::sstable::TableOptions;
 use crate::sstable::testing::{key, open_table, write_table};
-use crate::sweeper::Sweeper;
-use crate::table_ref::TableRef;
+use crate::tables::sweeper::Sweeper;
+use crate::tables::table_ref::TableRef;
 use crate::version::Version;
 use crate::{KeyRange, Options};
 

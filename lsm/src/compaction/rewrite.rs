@@ -22,12 +22,12 @@ use bytes::Bytes;
 use super::fold::{Folded, Ground, Run, ValueAt};
 use crate::file_id::FileId;
 use crate::internal_key::{self, Kind, Trailer};
-use crate::merge::MergingCursor;
+use crate::iter::merge::MergingCursor;
 use crate::merge_operator::TreeOperator;
 use crate::range_tombstone::{FragmentedTombstones, RangeTombstone};
 use crate::sstable::{READ_AHEAD_BYTES, TableWriter, WRITER_MEMORY_BYTES_MAX, fits_entry};
-use crate::table_ref::TableRef;
 use crate::tables::Tables;
+use crate::tables::table_ref::TableRef;
 use crate::version::{Version, overlapping};
 use crate::{Candidate, Decision, KeepDecision, KeyRange, Result, TreeFormat};
 

@@ -9,7 +9,7 @@ use crate::error::Damage;
 use crate::layout::Layout;
 use crate::manifest::{self, TableRecord, TreeRecord};
 use crate::sstable::inspect as table;
-use crate::sweeper::TABLE_EXTENSION;
+use crate::tables::sweeper::TABLE_EXTENSION;
 use crate::{Error, FileId, Result};
 
 /// What was found in an engine's directory.

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::file_id::FileId;
 use crate::internal_key::LookupKey;
+use crate::iter::part_cursor::{Part, PartCursor};
 use crate::manifest::TableRecord;
-use crate::part_cursor::{Part, PartCursor};
 use crate::range_tombstone::FragmentedTombstones;
 use crate::sstable::{Blocking, FilterHash, Found, ReadMode, Table};
-use crate::sweeper::Sweeper;
+use crate::tables::sweeper::Sweeper;
 use crate::{KeyRange, Result};
 
 /// An open table's file, shared by all that refer to it.

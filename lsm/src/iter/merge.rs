@@ -9,9 +9,9 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::Result;
-use crate::folded_values::FoldedValues;
 use crate::internal_key::{self, compare};
-use crate::source::Source;
+use crate::iter::source::Source;
+use crate::memtable::folded_values::FoldedValues;
 use crate::sstable::Blocking;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

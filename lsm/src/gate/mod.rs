@@ -1,8 +1,10 @@
 //! The gate that writers pass: closed while too much waits to be flushed,
-//! compacted or synced, and before that open at a [`pace`](crate::pace).
+//! compacted or synced, and before that open at a [`pace`].
 //!
 //! A writer passes the engine's [`Lane`] and that of each tree it writes to: a
 //! tree whose compactions lag behind does not hold up who writes to others.
+
+pub(crate) mod pace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use crate::pace::{Lane, UNLIMITED};
+use crate::gate::pace::{Lane, UNLIMITED};
 use crate::stats::StallStats;
 
 /// Why writers wait: a set of bits.

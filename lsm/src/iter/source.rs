@@ -7,13 +7,13 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::Result;
-use crate::folded_values::FoldedValues;
 use crate::internal_key;
+use crate::iter::part_cursor::PartCursor;
+use crate::memtable::folded_values::FoldedValues;
 use crate::memtable::{Memtable, MemtableCursor};
-use crate::part_cursor::PartCursor;
 use crate::range_tombstone::{MemtableTombstoneCursor, TombstoneCursor};
 use crate::sstable::{Blocking, ReadMode};
-use crate::table_ref::TableRef;
+use crate::tables::table_ref::TableRef;
 use crate::version::containing;
 
 /// A cursor over puts, deletes and merges by internal key. Fresh, it stands nowhere.

@@ -1,5 +1,8 @@
 //! The SSTables of an engine, as files: written, opened, deleted.
 
+pub(crate) mod sweeper;
+pub(crate) mod table_ref;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,8 +13,8 @@ use crate::file_copy::link_or_copy;
 use crate::file_id::{FileId, FileIds};
 use crate::manifest::TableRecord;
 use crate::sstable::{Table, TableOptions, TableWriter};
-use crate::sweeper::{Sweeper, TABLE_EXTENSION};
-use crate::table_ref::TableRef;
+use crate::tables::sweeper::{Sweeper, TABLE_EXTENSION};
+use crate::tables::table_ref::TableRef;
 use crate::{FilterKind, Options, Result, TreeFormat};
 
 /// Where tables live, and what it takes to write and open one.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use crate::skip_list::ENTRY_OVERHEAD_BYTES;
+use crate::memtable::skip_list::ENTRY_OVERHEAD_BYTES;
 
 /// After as many operands a value is worth keeping.
 pub(crate) const OPERANDS_MIN: usize = 32;

@@ -10,8 +10,12 @@
 //! - What is inserted while a reader looks is newer than the reader's snapshot,
 //!   since snapshots see only what was applied before them.
 
+pub(crate) mod folded_values;
 #[cfg(test)]
 mod measure;
+pub(crate) mod retired;
+mod size_samples;
+mod skip_list;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,11 +24,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use crate::KeyRange;
-use crate::folded_values::FoldedValues;
 use crate::internal_key::{self, Kind, LookupKey, Trailer};
+use crate::memtable::folded_values::FoldedValues;
+use crate::memtable::size_samples::{SAMPLE_BYTES, SizeSamples};
+use crate::memtable::skip_list::{ENTRY_OVERHEAD_BYTES, Entry, Place, SkipList};
 use crate::range_tombstone::MemtableTombstones;
-use crate::size_samples::{SAMPLE_BYTES, SizeSamples};
-use crate::skip_list::{ENTRY_OVERHEAD_BYTES, Entry, Place, SkipList};
 use crate::sstable::Found;
 
 /// The newest writes of a tree.
