@@ -5,9 +5,8 @@ use row_api::admin;
 use row_api::admin::modify_column_families_request::Modification;
 use row_api::admin::modify_column_families_request::modification::Mod;
 use row_api::admin::table::TimestampGranularity;
-use row_api::admin::r#type::Kind;
 use tablet_server::table_record::TableRecord;
-use tablet_server::{gc, limits, metadata};
+use tablet_server::{gc, limits, metadata, value_type};
 use tonic::Status;
 
 /// Families of a table.
@@ -44,13 +43,13 @@ pub fn check_new_table(table: admin::Table) -> Result<admin::Table, Status> {
     }
     let count = table.column_families.len();
     limits::check_at_most("table.column_families", count, FAMILY_COUNT_MAX, "families")?;
-    for (name, family) in &table.column_families {
+    let families = table.column_families.into_iter().map(|(name, family)| {
         let field = format!("table.column_families[{name:?}]");
-        limits::check_family_name(&field, name)?;
-        check_family(&field, family)?;
-    }
+        limits::check_family_name(&field, &name)?;
+        Ok((name, check_family(&field, family)?))
+    });
     Ok(admin::Table {
-        column_families: table.column_families,
+        column_families: families.collect::<Result<_, Status>>()?,
         granularity: TimestampGranularity::Millis.into(),
         deletion_protection: table.deletion_protection,
         ..admin::Table::default()
@@ -92,7 +91,7 @@ pub fn modify(record: &mut TableRecord, modifications: Vec<Modification>) -> Res
         let not_found = || Status::not_found(format!("{field}.id: there is no column family {id:?}"));
         match r#mod {
             Some(Mod::Create(family)) => {
-                check_family(&format!("{field}.create"), &family)?;
+                let family = check_family(&format!("{field}.create"), family)?;
                 if record.table().column_families.contains_key(&id) {
                     let why = format!("{field}.id: there is a column family {id:?} already");
                     return Err(Status::already_exists(why));
@@ -100,7 +99,7 @@ pub fn modify(record: &mut TableRecord, modifications: Vec<Modification>) -> Res
                 record.add_family(&id, family);
             }
             Some(Mod::Update(family)) => {
-                check_family(&format!("{field}.update"), &family)?;
+                let family = check_family(&format!("{field}.update"), family)?;
                 let known = record.table_mut().column_families.get_mut(&id).ok_or_else(not_found)?;
                 update_family(&field, known, &family, update_mask.map(|mask| mask.paths))?;
             }
@@ -135,10 +134,9 @@ fn update_family(
     for path in &paths {
         match path.as_str() {
             "gc_rule" => known.gc_rule.clone_from(&family.gc_rule),
-            "value_type" if known.value_type == family.value_type => {}
             "value_type" => {
-                let why = "a column family's value type cannot change";
-                return Err(Status::failed_precondition(format!("{field}.update.value_type: {why}")));
+                check_change(field, known.value_type.as_ref(), family.value_type.as_ref())?;
+                known.value_type.clone_from(&family.value_type);
             }
             _ => {
                 let why = "must be gc_rule or value_type";
@@ -149,24 +147,39 @@ fn update_family(
     Ok(())
 }
 
-fn check_family(field: &str, family: &admin::ColumnFamily) -> Result<(), Status> {
-    let is_aggregate = |kind: &Option<Kind>| matches!(kind, Some(Kind::AggregateType(_)));
-    if family.value_type.as_ref().is_some_and(|value_type| is_aggregate(&value_type.kind)) {
-        return Err(Status::unimplemented(format!(
-            "{field}.value_type: aggregate families are not built in this version of Hayloft."
-        )));
+/// Refuses a change of a value type that the cells written so far do not allow:
+/// what is plain now stays so, and an aggregate stays the same.
+fn check_change(
+    field: &str,
+    before: Option<&admin::Type>,
+    after: Option<&admin::Type>,
+) -> Result<(), Status> {
+    let aggregates = [before, after].map(|value_type| value_type.and_then(value_type::aggregate));
+    if before == after || aggregates == [None, None] {
+        return Ok(());
     }
-    match &family.gc_rule {
-        // A rule without content is how clients spell "keep everything".
-        Some(rule) if rule.rule.is_some() => gc::check_rule(&format!("{field}.gc_rule"), rule),
-        _ => Ok(()),
+    // Production's words, and then the field.
+    let why = "Immutable fields 'value_type.aggregate_type' cannot be updated.";
+    Err(Status::invalid_argument(format!("{why} ({field}.update.value_type)")))
+}
+
+/// Checks a family; what of it is kept.
+fn check_family(field: &str, family: admin::ColumnFamily) -> Result<admin::ColumnFamily, Status> {
+    // A rule without content is how clients spell "keep everything".
+    if let Some(rule) = family.gc_rule.as_ref().filter(|rule| rule.rule.is_some()) {
+        gc::check_rule(&format!("{field}.gc_rule"), rule)?;
     }
+    let checked = family.value_type.map(|of| value_type::check(&format!("{field}.value_type"), of));
+    Ok(admin::ColumnFamily { gc_rule: family.gc_rule, value_type: checked.transpose()? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use row_api::admin::create_table_request::Split;
+    use row_api::admin::r#type::aggregate::Aggregator;
+    use row_api::admin::r#type::{self as types, Kind};
+    use tablet_server::aggregate::Aggregate;
     use tablet_server::schema::TableId;
     use tonic::Code;
 
@@ -232,6 +245,62 @@ mod tests {
             assert_eq!(error.code(), code, "{bad:?}");
             assert!(error.message().starts_with("modifications[1]"), "{error}");
         }
+    }
+
+    /// An aggregate of 64-bit integers.
+    fn aggregate(aggregator: Aggregator) -> admin::Type {
+        use row_api::admin::r#type::int64::encoding::{BigEndianBytes, Encoding};
+        let encoding = Encoding::BigEndianBytes(BigEndianBytes::default());
+        let int64 = types::Int64 { encoding: Some(types::int64::Encoding { encoding: Some(encoding) }) };
+        let input_type = Some(Box::new(admin::Type { kind: Some(Kind::Int64Type(int64)) }));
+        let aggregate = types::Aggregate { input_type, state_type: None, aggregator: Some(aggregator) };
+        admin::Type { kind: Some(Kind::AggregateType(Box::new(aggregate))) }
+    }
+
+    fn of(value_type: Option<admin::Type>) -> admin::ColumnFamily {
+        admin::ColumnFamily { value_type, ..family() }
+    }
+
+    #[test]
+    fn what_an_aggregate_gathers_is_for_life() {
+        let sum = || Some(aggregate(Aggregator::Sum(types::aggregate::Sum {})));
+        let max = Some(aggregate(Aggregator::Max(types::aggregate::Max {})));
+        let mut changed = record(&["plain"]);
+        modify(&mut changed, vec![modification("sum", Mod::Create(of(sum())))]).unwrap();
+        let created = changed.table().column_families["sum"].clone();
+        assert_eq!(changed.schema().family("sum").unwrap().aggregate, Some(Aggregate::Sum));
+        let update = |name: &str, value_type| Modification {
+            update_mask: Some(prost_types::FieldMask { paths: vec!["value_type".to_owned()] }),
+            ..modification(name, Mod::Update(of(value_type)))
+        };
+        for refused in [update("sum", max), update("sum", None), update("plain", sum())] {
+            let error = modify(&mut changed, vec![refused]).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument);
+            assert!(error.message().ends_with("(modifications[0].update.value_type)"), "{error}");
+        }
+        modify(&mut changed, vec![update("sum", sum())]).unwrap();
+        assert_eq!(changed.table().column_families["sum"], created);
+        // Without a mask, an update is one of the rule.
+        modify(&mut changed, vec![modification("sum", Mod::Update(family()))]).unwrap();
+        assert_eq!(changed.table().column_families["sum"], created);
+    }
+
+    #[test]
+    fn a_new_table_shows_what_its_types_imply() {
+        let sum = aggregate(Aggregator::Sum(types::aggregate::Sum {}));
+        let table = |value_type| admin::Table {
+            column_families: [("f".to_owned(), of(Some(value_type)))].into(),
+            ..admin::Table::default()
+        };
+        let checked = check_new_table(table(sum)).unwrap();
+        let Some(Kind::AggregateType(shown)) =
+            checked.column_families["f"].value_type.clone().and_then(|shown| shown.kind)
+        else {
+            panic!("an aggregate")
+        };
+        assert_eq!(shown.state_type, shown.input_type);
+        let error = check_new_table(table(admin::Type::default())).unwrap_err();
+        assert!(error.message().starts_with("table.column_families[\"f\"].value_type: is empty"), "{error}");
     }
 
     #[test]

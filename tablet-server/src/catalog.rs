@@ -64,7 +64,7 @@ impl Catalog {
     /// A catalog that holds METADATA alone.
     pub fn new() -> Self {
         let catalog = Self { tables: RwLock::default() };
-        let family = Family { id: metadata::FAMILY_ID, gc_rule: None };
+        let family = Family::new(metadata::FAMILY_ID);
         catalog.publish(
             &metadata::metadata_table_name(),
             TableSchema {

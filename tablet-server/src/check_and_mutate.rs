@@ -30,7 +30,6 @@ impl CheckAndMutate {
     ///
     /// - INVALID_ARGUMENT: a limit, a missing field, no mutation at all.
     /// - NOT_FOUND: a family that the table does not have.
-    /// - UNIMPLEMENTED: an aggregate mutation.
     pub fn check(
         schema: &TableSchema,
         request: data::CheckAndMutateRowRequest,

@@ -139,6 +139,9 @@ fn storage_status(error: &lsm::Error) -> Status {
         lsm::Error::BatchTooLarge { .. } | lsm::Error::EntryTooLarge { .. } => {
             Status::invalid_argument(error.to_string())
         }
+        lsm::Error::NoMergeOperator(_) => Status::failed_precondition(
+            "the row's tablet was made by a version without aggregates: copy the table to one that this version creates",
+        ),
         lsm::Error::DiskFull => Status::resource_exhausted(
             "the server's disk is full: what was written may or may not be there once it has space",
         ),

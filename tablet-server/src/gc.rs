@@ -5,6 +5,8 @@
 //! version is garbage, all older ones are. So reads skip to the next column at
 //! the first garbage version, and it does not matter whether a compaction has
 //! already removed some (the paper, section 2; `GcRule` in the admin proto).
+//! Cells of aggregates are versions like all others; one that was garbage may
+//! start from nothing, should newer versions be deleted and more be added to it.
 
 use std::fmt;
 use std::sync::Arc;

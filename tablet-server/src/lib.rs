@@ -2,15 +2,20 @@
 //!
 //! Row semantics first, synchronous and free of any runtime: requests become
 //! checked values, those become batches for `lsm`, and cursors of `lsm` become
-//! rows. Then tables and where their tablets are: [`schema`], [`table_record`],
-//! [`authorized_view`], [`app_profiles`], [`catalog`], [`metadata`]. Then the tablet server, which serves the tablets
-//! that the master has it load ([`control`]) to gateways ([`row_server`]); a [`fleet`] of them runs in one process. Last
-//! the [`gateway`], the gRPC service in front of them all.
+//! rows; cells of [`aggregate`] families gather what is added to them. Then tables
+//! and where their tablets are: [`schema`], [`value_type`], [`table_record`],
+//! [`authorized_view`], [`app_profiles`], [`catalog`], [`metadata`]. Then the tablet
+//! server, which serves the tablets that the master has it load ([`control`]) to
+//! gateways ([`row_server`]); a [`fleet`] of them runs in one process. Last the
+//! [`gateway`], the gRPC service in front of them all.
 
 pub mod schema;
 
 pub mod cell_key;
 pub mod limits;
+
+pub mod aggregate;
+mod unique_count;
 
 pub mod check_and_mutate;
 pub mod mutation;
@@ -30,6 +35,7 @@ pub mod authorized_view;
 pub mod catalog;
 pub mod metadata;
 pub mod table_record;
+pub mod value_type;
 
 pub mod clock;
 pub mod control;
@@ -52,3 +58,4 @@ pub use error::{Error, Result};
 pub use fleet::{Fleet, FleetOptions};
 pub use server::{TabletServer, TabletServerOptions};
 pub use servers::Servers;
+pub use unique_count::CountedInput;

@@ -2,17 +2,18 @@
 //!
 //! Deletes become range deletes over the cells' keys, so that they cost the
 //! same whatever they remove; later puts of the same batch are not masked,
-//! because a batch is applied in order.
+//! because a batch is applied in order. What is added to an aggregate cell becomes
+//! a merge operand, complete and checked: nothing can refuse it once it is logged.
 
 use bytes::Bytes;
 use lsm::{TreeId, WriteBatch};
 use row_api::data;
 use row_api::data::TimestampOrigin;
-use row_api::data::mutation::{DeleteFromColumn, Mutation, SetCell};
+use row_api::data::mutation::{AddToCell, DeleteFromColumn, MergeToCell, Mutation, SetCell};
 use tonic::Status;
 
 use crate::schema::{FamilyId, TableSchema};
-use crate::{cell_key, limits};
+use crate::{aggregate, cell_key, limits};
 
 /// A SetCell's timestamp that asks for the server's clock.
 const SERVER_CLOCK: i64 = -1;
@@ -37,6 +38,14 @@ enum Operation {
         timestamp_us: Option<i64>,
         value: Bytes,
     },
+    Merge {
+        family: FamilyId,
+        qualifier: Bytes,
+        timestamp_us: i64,
+        operand: Bytes,
+    },
+    /// A merge of nothing.
+    Nothing,
     DeleteColumn {
         family: FamilyId,
         qualifier: Bytes,
@@ -57,7 +66,6 @@ impl RowMutations {
     ///
     /// - INVALID_ARGUMENT: a limit, a timestamp, a missing field.
     /// - NOT_FOUND: a family that the table does not have.
-    /// - UNIMPLEMENTED: an aggregate mutation.
     pub fn check(
         schema: &TableSchema,
         field: &str,
@@ -114,7 +122,8 @@ impl Operation {
         match self {
             Self::Set { qualifier, value, .. } => qualifier.len() + value.len(),
             Self::DeleteColumn { qualifier, .. } => 2 * qualifier.len(),
-            Self::DeleteFamily(_) | Self::DeleteRow => 0,
+            Self::Merge { qualifier, operand, .. } => qualifier.len() + operand.len(),
+            Self::Nothing | Self::DeleteFamily(_) | Self::DeleteRow => 0,
         }
     }
 
@@ -138,12 +147,8 @@ impl Operation {
                 Ok(Self::DeleteFamily(schema.find_family(name, &delete.family_name)?.id))
             }
             Some(Mutation::DeleteFromRow(_)) => Ok(Self::DeleteRow),
-            Some(Mutation::AddToCell(_)) => Err(Status::unimplemented(format!(
-                "{field}.add_to_cell: this server has no aggregate families yet"
-            ))),
-            Some(Mutation::MergeToCell(_)) => Err(Status::unimplemented(format!(
-                "{field}.merge_to_cell: this server has no aggregate families yet"
-            ))),
+            Some(Mutation::AddToCell(add)) => Self::check_add(schema, field, add),
+            Some(Mutation::MergeToCell(merge)) => Self::check_merge(schema, field, merge),
             None => Err(limits::refuse(field, "is empty, it must set, delete or add something")),
         }
     }
@@ -154,7 +159,9 @@ impl Operation {
         set: SetCell,
         origin: TimestampOrigin,
     ) -> Result<Self, Status> {
-        let family = schema.find_family(format_args!("{field}.set_cell.family_name"), &set.family_name)?.id;
+        let name = format_args!("{field}.set_cell.family_name");
+        let family = schema.find_family(name, &set.family_name)?;
+        family.check_plain(name)?;
         limits::check_qualifier(format_args!("{field}.set_cell.column_qualifier"), &set.column_qualifier)?;
         limits::check_value(format_args!("{field}.set_cell.value"), &set.value)?;
         let timestamp_us = match set.timestamp_micros {
@@ -167,7 +174,47 @@ impl Operation {
                 Some(given)
             }
         };
+        let family = family.id;
         Ok(Self::Set { family, qualifier: set.column_qualifier, timestamp_us, value: set.value })
+    }
+
+    fn check_add(
+        schema: &TableSchema,
+        field: &std::fmt::Arguments<'_>,
+        add: AddToCell,
+    ) -> Result<Self, Status> {
+        let field = format_args!("{field}.add_to_cell");
+        let name = format_args!("{field}.family_name");
+        let family = schema.find_family(name, &add.family_name)?;
+        let aggregate = family.check_aggregate(name)?;
+        Ok(Self::Merge {
+            family: family.id,
+            qualifier: aggregate::check_qualifier(
+                format_args!("{field}.column_qualifier"),
+                add.column_qualifier,
+            )?,
+            timestamp_us: aggregate::check_timestamp(format_args!("{field}.timestamp"), add.timestamp)?,
+            operand: aggregate.add(format_args!("{field}.input"), add.input.unwrap_or_default())?,
+        })
+    }
+
+    fn check_merge(
+        schema: &TableSchema,
+        field: &std::fmt::Arguments<'_>,
+        merge: MergeToCell,
+    ) -> Result<Self, Status> {
+        let field = format_args!("{field}.merge_to_cell");
+        let name = format_args!("{field}.family_name");
+        let family = schema.find_family(name, &merge.family_name)?;
+        let aggregate = family.check_aggregate(name)?;
+        let column = format_args!("{field}.column_qualifier");
+        let qualifier = aggregate::check_qualifier(column, merge.column_qualifier)?;
+        let timestamp_us = aggregate::check_timestamp(format_args!("{field}.timestamp"), merge.timestamp)?;
+        let operand = aggregate.merge(format_args!("{field}.input"), merge.input.unwrap_or_default())?;
+        Ok(match operand {
+            Some(operand) => Self::Merge { family: family.id, qualifier, timestamp_us, operand },
+            None => Self::Nothing,
+        })
     }
 
     fn check_delete_column(
@@ -201,6 +248,13 @@ impl Operation {
                 cell_key::push_timestamp(key, timestamp_us.unwrap_or_else(|| clock_timestamp(now_us)));
                 batch.put(tree, key, value);
             }
+            Self::Merge { family, qualifier, timestamp_us, operand } => {
+                cell_key::push_family(key, *family);
+                cell_key::push_escaped(key, qualifier);
+                cell_key::push_timestamp(key, *timestamp_us);
+                batch.merge(tree, key, operand);
+            }
+            Self::Nothing => {}
             Self::DeleteColumn { family, qualifier, start_us, end_us } => {
                 cell_key::push_family(key, *family);
                 cell_key::push_escaped(key, qualifier);
@@ -258,7 +312,7 @@ mod tests {
 
     #[test]
     fn refusals_name_field_size_and_limit() {
-        use tonic::Code::{InvalidArgument, NotFound, Unimplemented};
+        use tonic::Code::{InvalidArgument, NotFound};
         let good = || Mutation::SetCell(set(0));
         refused(vec![], InvalidArgument, "mutations: is empty, at least 1 is needed");
         refused(
@@ -293,9 +347,9 @@ mod tests {
             "mutations[0].delete_from_family.family_name: unknown family \"c\"",
         );
         refused(
-            vec![Mutation::AddToCell(data::mutation::AddToCell::default())],
-            Unimplemented,
-            "mutations[0].add_to_cell: this server has no aggregate families yet",
+            vec![Mutation::AddToCell(AddToCell { family_name: "a".into(), ..AddToCell::default() })],
+            InvalidArgument,
+            "mutations[0].add_to_cell.family_name: is no aggregate family: it has no value_type of aggregate_type",
         );
         let empty = RowMutations::check(&schema(), "mutations", "r".into(), vec![data::Mutation::default()]);
         assert_eq!(

@@ -150,7 +150,9 @@ impl ColumnRule {
         field: &str,
         rule: data::ReadModifyWriteRule,
     ) -> std::result::Result<Self, Status> {
-        let family = schema.find_family(format_args!("{field}.family_name"), &rule.family_name)?.id;
+        let name = format_args!("{field}.family_name");
+        let family = schema.find_family(name, &rule.family_name)?;
+        family.check_plain(name)?;
         limits::check_qualifier(format_args!("{field}.column_qualifier"), &rule.column_qualifier)?;
         let change = match rule.rule {
             Some(Rule::AppendValue(value)) => {
@@ -160,7 +162,7 @@ impl ColumnRule {
             Some(Rule::IncrementAmount(amount)) => Change::Increment(amount),
             None => return Err(limits::refuse(field, "is empty, it must append or increment")),
         };
-        Ok(Self { family, qualifier: rule.column_qualifier, change })
+        Ok(Self { family: family.id, qualifier: rule.column_qualifier, change })
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use row_api::admin;
 use tonic::Status;
 
+use crate::aggregate::Aggregate;
 use crate::authorized_view::AuthorizedView;
 use crate::limits;
 
@@ -33,6 +34,40 @@ pub struct Family {
     pub id: FamilyId,
     /// Which of its cells are garbage; none is where this is absent.
     pub gc_rule: Option<admin::GcRule>,
+    /// What its cells gather; none where they hold what is set.
+    pub aggregate: Option<Aggregate>,
+}
+
+impl Family {
+    /// A family that keeps everything, whose cells hold what is set.
+    pub fn new(id: FamilyId) -> Self {
+        Self { id, gc_rule: None, aggregate: None }
+    }
+
+    /// Refuses a write at `field` that sets cells, where these are aggregates.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT.
+    pub fn check_plain(&self, field: impl Display) -> Result<(), Status> {
+        match self.aggregate {
+            None => Ok(()),
+            Some(_) => {
+                let why = "is an aggregate family, whose cells only AddToCell and MergeToCell change";
+                Err(limits::refuse(field, why))
+            }
+        }
+    }
+
+    /// What the cells gather, for a write at `field` that adds to them.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT where they are no aggregates.
+    pub fn check_aggregate(&self, field: impl Display) -> Result<Aggregate, Status> {
+        let why = "is no aggregate family: it has no value_type of aggregate_type";
+        self.aggregate.ok_or_else(|| limits::refuse(field, why))
+    }
 }
 
 /// A table's schema at one moment. Shared behind an `Arc`, replaced as a whole.
@@ -88,7 +123,7 @@ impl TableSchema {
     pub(crate) fn with_families(names: &[&str]) -> Self {
         let mut schema = Self::new(TableId(1));
         for name in names {
-            schema.families.insert((*name).to_owned(), Family { id: schema.next_family_id, gc_rule: None });
+            schema.families.insert((*name).to_owned(), Family::new(schema.next_family_id));
             schema.next_family_id.0 += 1;
         }
         schema

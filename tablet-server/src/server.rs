@@ -21,6 +21,7 @@ use row_api::data;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
+use crate::aggregate::CellAggregates;
 use crate::catalog::Catalog;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::clock::Clock;
@@ -54,7 +55,7 @@ pub struct TabletServerOptions {
     pub dir: PathBuf,
     /// Where tablets are handed over, on the same file system: the same for all servers.
     pub hand_over_dir: PathBuf,
-    /// Its engine's tunables.
+    /// Its engine's tunables; the merge operator of tablets is added.
     pub engine: lsm::Options,
     /// Row requests at once, scans aside; at least 1.
     pub request_count_max: usize,
@@ -120,7 +121,8 @@ impl TabletServer {
     ) -> Result<Arc<Self>> {
         let session = lock_service.lock(&format!("servers/{}", options.id)).await?;
         let epoch = session.epoch();
-        let (dir, tunables, engine_fs) = (options.dir, options.engine, Arc::clone(&fs));
+        let (dir, mut tunables, engine_fs) = (options.dir, options.engine, Arc::clone(&fs));
+        tunables.merge_operators.push(Arc::new(CellAggregates));
         let engine = blocking(move || Ok(Engine::open(engine_fs, &dir, epoch.0, tunables)?)).await?;
         let around = Surroundings {
             engine,

@@ -18,6 +18,7 @@ use row_api::names::TableName;
 
 use crate::authorized_view::AuthorizedView;
 use crate::schema::{Family, FamilyId, TableId, TableSchema};
+use crate::value_type;
 
 /// What the keys of table records start with.
 pub const PREFIX: &str = "schema/";
@@ -170,7 +171,8 @@ impl TableRecord {
             let id = FamilyId(*self.family_ids.get(name)?);
             // A rule without content keeps everything, as no rule does.
             let gc_rule = family.gc_rule.clone().filter(|rule| rule.rule.is_some());
-            Some((name.clone(), Family { id, gc_rule }))
+            let aggregate = family.value_type.as_ref().and_then(value_type::aggregate);
+            Some((name.clone(), Family { id, gc_rule, aggregate }))
         });
         TableSchema {
             table_id: TableId(self.table_id),

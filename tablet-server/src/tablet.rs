@@ -24,6 +24,7 @@ use row_api::data;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, oneshot};
 use tokio::time::Instant;
 
+use crate::aggregate::CellAggregates;
 use crate::catalog::Catalog;
 use crate::cell_key;
 use crate::check_and_mutate::CheckAndMutate;
@@ -91,7 +92,7 @@ pub(crate) struct Tablet {
 
 /// What the trees of tablets are made with.
 pub(crate) fn tree_format() -> TreeFormat {
-    TreeFormat { filter_key: cell_key::FILTER_KEY, ..TreeFormat::default() }
+    TreeFormat { filter_key: cell_key::FILTER_KEY, merge_operator: Some(CellAggregates::NAME.to_owned()) }
 }
 
 impl Tablet {

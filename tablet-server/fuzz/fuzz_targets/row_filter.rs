@@ -12,7 +12,7 @@ use tablet_server::schema::{Family, FamilyId, TableId, TableSchema};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(filter) = RowFilter::decode(bytes) else { return };
-    let family = Family { id: FamilyId(1), gc_rule: None };
+    let family = Family::new(FamilyId(1));
     let schema = TableSchema {
         table_id: TableId(1),
         families: BTreeMap::from([("f".to_owned(), family)]),

@@ -49,7 +49,7 @@ fn assignment(start: &'static str, end: &'static str) -> Assignment {
 
 fn schema() -> Arc<TableSchema> {
     Arc::new(TableSchema {
-        families: [("f".to_owned(), Family { id: FamilyId(1), gc_rule: None })].into(),
+        families: [("f".to_owned(), Family::new(FamilyId(1)))].into(),
         next_family_id: FamilyId(2),
         ..TableSchema::new(TableId(1))
     })

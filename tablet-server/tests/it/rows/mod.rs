@@ -1,5 +1,6 @@
 //! Row semantics over a real engine: what is written, and what reads make of it.
 
+mod aggregates;
 mod filter_model;
 mod filters;
 mod model;
@@ -14,6 +15,7 @@ use lsm::{Background, Engine, Options, Snapshot, Tree, TreeFormat, TreeId, Write
 use row_api::data;
 use row_api::data::mutation::{DeleteFromColumn, DeleteFromFamily, DeleteFromRow, Mutation, SetCell};
 use row_api::data::row_filter::Filter as Kind;
+use tablet_server::aggregate::CellAggregates;
 use tablet_server::cell_key::FILTER_KEY;
 use tablet_server::filter::Filter;
 use tablet_server::mutation::RowMutations;
@@ -36,15 +38,18 @@ struct Table {
 impl Table {
     /// A table whose families are created in this order.
     fn new(families: &[&str]) -> Self {
-        let options = Options { background: Background::Inline, ..Options::default() };
+        let options = Options {
+            background: Background::Inline,
+            merge_operators: vec![Arc::new(CellAggregates)],
+            ..Options::default()
+        };
         let files = Arc::new(SimulatedFileSystem::new());
         let engine = Engine::open(files, Path::new("/engine"), 1, options).unwrap();
-        let tree =
-            engine.create_tree(TREE, TreeFormat { filter_key: FILTER_KEY, ..TreeFormat::default() }).unwrap();
+        let merge_operator = Some(CellAggregates::NAME.to_owned());
+        let tree = engine.create_tree(TREE, TreeFormat { filter_key: FILTER_KEY, merge_operator }).unwrap();
         let mut schema = TableSchema::new(TableId(1));
         for name in families {
-            let family = Family { id: schema.next_family_id, gc_rule: None };
-            schema.families.insert((*name).to_owned(), family);
+            schema.families.insert((*name).to_owned(), Family::new(schema.next_family_id));
             schema.next_family_id.0 += 1;
         }
         Self { engine, tree, schema, now_us: 1_000_000_000 }

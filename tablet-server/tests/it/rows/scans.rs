@@ -145,6 +145,6 @@ fn compactions_give_the_space_of_garbage_back() {
     // Without any rule, what is left in the tree shows.
     table.schema.families.get_mut("f").unwrap().gc_rule = None;
     let id = tablet_server::schema::FamilyId(2);
-    table.schema.families.insert("gone".into(), tablet_server::schema::Family { id, gc_rule: None });
+    table.schema.families.insert("gone".into(), tablet_server::schema::Family::new(id));
     assert_eq!(table.text(None), lines("r f:q@50=v\nr f:q@49=v"));
 }
