@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::file_copy::link_or_copy;
 use crate::file_id::FileId;
 use crate::layout::Layout;
-use crate::manifest::{self, Manifest, TreeRecord};
+use crate::manifest::{Manifest, TreeRecord};
 use crate::tables::sweeper::TABLE_EXTENSION;
 use crate::tables::table_ref::TableRef;
 use crate::tree::TreeCore;
@@ -187,16 +187,6 @@ fn parent(dir: &Path) -> &Path {
 pub fn remove(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<()> {
     remove_dir(fs, &unfinished(dir))?;
     remove_dir(fs, dir)
-}
-
-/// The trees in the checkpoint `dir`, in id order.
-///
-/// # Errors
-///
-/// [`Error::Damaged`], [`Error::Io`]
-pub fn trees(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<TreeId>> {
-    let records = manifest::records(fs, &Layout::of(dir).manifests)?;
-    Ok(records.into_iter().map(|record| record.tree).collect())
 }
 
 fn remove_dir(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<(), Error> {

@@ -223,6 +223,7 @@ impl Engine {
     ///
     /// # Errors
     ///
+    /// - [`crate::Error::DiskFull`]: not now.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Fenced`], [`crate::Error::Closed`]: never again.
     pub fn check(&self) -> Result<()> {
         self.core().log.lock().check()

@@ -64,7 +64,7 @@
 //! `block_cache`.
 //!
 //! A `fork` begins a tree with the tables of another one, each clipped to key
-//! bounds; of `tables`, a file is deleted once no tree names it. An
+//! bounds, and `unite` one with those of several; `takeover` brings them to another engine. Of `tables`, a file is deleted once no tree names it. An
 //! `ingest` takes in tables that a [`table_builder`] wrote; a [`checkpoint`]
 //! links the tables of a moment elsewhere, and `restore` takes a tree over from one.
 //!
@@ -119,6 +119,7 @@ pub mod checkpoint;
 mod fork;
 mod ingest;
 mod restore;
+mod takeover;
 mod unite;
 
 pub mod extent;
@@ -143,4 +144,5 @@ pub use snapshot::Snapshot;
 pub use sstable::Miss;
 pub use stats::{EngineStats, StallStats};
 pub use table_builder::TableBuilder;
+pub use takeover::{Pinned, Staged};
 pub use tree::{Tree, TreeId, TreeStats};

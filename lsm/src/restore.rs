@@ -128,7 +128,7 @@ impl Core {
 
     /// Writes the tree's manifest, from when on the tables are its own and not in `taken` any more, and
     /// lets the tree appear.
-    fn begin_restored(
+    pub(crate) fn begin_restored(
         &self,
         id: TreeId,
         found: &TreeRecord,

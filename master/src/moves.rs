@@ -71,8 +71,6 @@ impl Master {
             if !cluster.is_live(&to) {
                 return Err(Status::not_found(format!("there is no tablet server {to}")).into());
             }
-            let record = record.clone();
-            master.control(&record)?.flush_tablet(tablet).await?;
             master.relocate(&mut cluster, tablet, to).await
         })
         .await

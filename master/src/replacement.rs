@@ -216,8 +216,12 @@ impl Master {
                 source.merge_tablets(&[left.tablet, right.tablet], merged).await?;
             }
             ([old], [moved]) => {
-                source.send_tablet(old.tablet, replacement.hand_over()).await?;
-                target.receive_tablet(moved, replacement.hand_over(), old.tablet).await?;
+                // Most of it moves while writers go on.
+                let hand_over = replacement.hand_over();
+                source.offer_tablet(old.tablet, hand_over).await?;
+                target.stage_tablet(hand_over).await?;
+                source.send_tablet(old.tablet, hand_over).await?;
+                target.receive_tablet(moved, hand_over).await?;
             }
             _ => unreachable!("there is no other kind"),
         }

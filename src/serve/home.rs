@@ -4,7 +4,6 @@
 //! coordination/      the embedded lock service: schemas, locks, epochs
 //! tablet-server/     commit log, SSTables, manifests
 //! tablet-server-2/   the same of a second tablet server, and so on
-//! hand-overs/        tablets on their way from one to another
 //! haystack/          photo volumes and their index files
 //! ```
 

@@ -60,7 +60,7 @@ pub enum Health {
 }
 
 /// Names what a tablet is handed over by while it moves; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HandOver(pub u64);
 
 /// The master's side of a tablet server.
@@ -137,27 +137,27 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
     /// The child may exist; writers of the parents go on.
     async fn merge_tablets(&self, parents: &[TabletId; 2], child: &Assignment) -> Result<()>;
 
-    /// Holds the tablet, if it is served, and writes what it holds to where
-    /// `hand_over` is found by all servers.
+    /// Lets other servers take over, by `hand_over`, what the tablet holds now, while it is written to.
+    async fn offer_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()>;
+
+    /// Takes over what is offered, so that little is left of it when it is sent.
+    async fn stage_tablet(&self, hand_over: HandOver) -> Result<()>;
+
+    /// Holds the tablet, if it is served, and offers all that it holds.
     ///
     /// # Errors
     ///
     /// Writers of the tablet go on.
     async fn send_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()>;
 
-    /// Makes a tablet of what `from` held when it was sent, durably, and serves it, to readers.
+    /// Makes a tablet of what was held when it was sent, durably, and serves it, to readers.
     ///
     /// # Errors
     ///
     /// It may exist, whole or not at all.
-    async fn receive_tablet(
-        &self,
-        assignment: &Assignment,
-        hand_over: HandOver,
-        from: TabletId,
-    ) -> Result<()>;
+    async fn receive_tablet(&self, assignment: &Assignment, hand_over: HandOver) -> Result<()>;
 
-    /// Removes what a hand-over has left beside the tablets, if anything.
+    /// Forgets what a hand-over has left beside the tablets, if anything.
     async fn end_hand_over(&self, hand_over: HandOver) -> Result<()>;
 
     /// Lets the writers of a tablet that is held go on.

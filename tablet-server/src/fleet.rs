@@ -4,7 +4,6 @@
 //! ```text
 //! tablet-server/      that of tablet-server-1
 //! tablet-server-2/    that of tablet-server-2, and so on
-//! hand-overs/         tablets that move from one to another
 //! ```
 //!
 //! A process that is to have fewer servers than before opens those that there
@@ -40,7 +39,7 @@ pub struct FleetOptions {
     pub dir: PathBuf,
     /// Servers, 1 to [`SERVER_COUNT_MAX`].
     pub server_count: usize,
-    /// What each of them is told, but for its name and directories; what its
+    /// What each of them is told, but for its name and directory; what its
     /// engine may take is that of all of them together.
     pub each: TabletServerOptions,
 }

@@ -40,6 +40,7 @@ pub mod value_type;
 pub mod clock;
 pub mod control;
 pub mod fleet;
+pub mod hand_overs;
 mod request_samples;
 mod row_locks;
 pub mod row_server;

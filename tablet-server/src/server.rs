@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster::lock_service::{LockService, LockSession};
 use cluster::{Epoch, ServerId};
-use lsm::{Engine, checkpoint};
+use lsm::Engine;
 use metrics::Gauge;
 use parking_lot::{Mutex, RwLock};
 use row_api::data;
@@ -27,6 +27,7 @@ use crate::check_and_mutate::CheckAndMutate;
 use crate::clock::Clock;
 use crate::control::{Assignment, HandOver, Health, SplitProposal, TabletControl, TabletStats};
 use crate::error::{Error, Result};
+use crate::hand_overs::HandOvers;
 use crate::mutation::RowMutations;
 use crate::read_modify_write::ReadModifyWrite;
 use crate::row::Row;
@@ -53,8 +54,8 @@ pub struct TabletServerOptions {
     pub id: ServerId,
     /// The directory of its engine.
     pub dir: PathBuf,
-    /// Where tablets are handed over, on the same file system: the same for all servers.
-    pub hand_over_dir: PathBuf,
+    /// How tablets are handed over: the same for all servers of a process.
+    pub hand_overs: HandOvers,
     /// Its engine's tunables; the merge operator of tablets is added.
     pub engine: lsm::Options,
     /// Row requests at once, scans aside; at least 1.
@@ -72,11 +73,11 @@ pub struct TabletServerOptions {
 }
 
 impl TabletServerOptions {
-    /// The defaults for the server `id` in `dir`, with hand-overs beside it.
+    /// The defaults for the server `id` in `dir`.
     pub fn new(id: ServerId, dir: PathBuf) -> Self {
         Self {
             id,
-            hand_over_dir: dir.with_file_name("hand-overs"),
+            hand_overs: HandOvers::default(),
             dir,
             engine: lsm::Options::default(),
             request_count_max: 10_000,
@@ -94,8 +95,7 @@ pub struct TabletServer {
     epoch: Epoch,
     /// None once the lock is lost.
     session: Mutex<Option<Box<dyn LockSession>>>,
-    fs: Arc<dyn vfs::FileSystem>,
-    hand_over_dir: PathBuf,
+    hand_overs: HandOvers,
     around: Surroundings,
     tablets: RwLock<HashMap<TabletId, Arc<Tablet>>>,
     tablet_count: Gauge,
@@ -121,9 +121,9 @@ impl TabletServer {
     ) -> Result<Arc<Self>> {
         let session = lock_service.lock(&format!("servers/{}", options.id)).await?;
         let epoch = session.epoch();
-        let (dir, mut tunables, engine_fs) = (options.dir, options.engine, Arc::clone(&fs));
+        let (dir, mut tunables) = (options.dir, options.engine);
         tunables.merge_operators.push(Arc::new(CellAggregates));
-        let engine = blocking(move || Ok(Engine::open(engine_fs, &dir, epoch.0, tunables)?)).await?;
+        let engine = blocking(move || Ok(Engine::open(fs, &dir, epoch.0, tunables)?)).await?;
         let around = Surroundings {
             engine,
             locks: Arc::new(RowLocks::new()),
@@ -137,8 +137,7 @@ impl TabletServer {
             id: options.id,
             epoch,
             session: Mutex::new(Some(session)),
-            fs,
-            hand_over_dir: options.hand_over_dir,
+            hand_overs: options.hand_overs,
             around,
             tablets: RwLock::default(),
             tablet_bytes_max: options.tablet_bytes_max,
@@ -251,10 +250,6 @@ impl TabletServer {
         }
         let engine = self.around.engine.clone();
         blocking(move || make(&engine)).await.inspect_err(|_| resume(tablets))
-    }
-
-    fn hand_over_path(&self, hand_over: HandOver) -> PathBuf {
-        self.hand_over_dir.join(hand_over.0.to_string())
     }
 
     async fn stop_serving(&self, tablet: TabletId) {
@@ -379,46 +374,43 @@ impl TabletControl for TabletServer {
         self.serve_held(child)
     }
 
-    async fn send_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()> {
+    async fn offer_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()> {
         self.find_tree(tablet)?;
-        let (fs, parent, dir) =
-            (Arc::clone(&self.fs), self.hand_over_dir.clone(), self.hand_over_path(hand_over));
-        let write = move |engine: &Engine| {
-            fs.create_dir_all(&parent).map_err(lsm::Error::from)?;
-            engine.checkpoint(Some(&trees_of(engine, tablet)), &dir, |_| {})?;
-            Ok(())
-        };
-        // One that is recovered is not served.
-        let served: Vec<_> = self.tablet(tablet).into_iter().collect();
-        self.while_held(&served, write).await
+        self.flush_tablet(tablet).await?;
+        let (engine, hand_overs) = (self.around.engine.clone(), self.hand_overs.clone());
+        blocking(move || hand_overs.offer(hand_over, &engine, tablet)).await
     }
 
-    async fn receive_tablet(
-        &self,
-        assignment: &Assignment,
-        hand_over: HandOver,
-        from: TabletId,
-    ) -> Result<()> {
+    async fn stage_tablet(&self, hand_over: HandOver) -> Result<()> {
+        let (engine, hand_overs) = (self.around.engine.clone(), self.hand_overs.clone());
+        blocking(move || hand_overs.stage(hand_over, &engine)).await
+    }
+
+    async fn send_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()> {
+        self.find_tree(tablet)?;
+        let hand_overs = self.hand_overs.clone();
+        // One that is recovered is not served.
+        let served: Vec<_> = self.tablet(tablet).into_iter().collect();
+        self.while_held(&served, move |engine| hand_overs.offer(hand_over, engine, tablet)).await
+    }
+
+    async fn receive_tablet(&self, assignment: &Assignment, hand_over: HandOver) -> Result<()> {
         if self.serves(assignment) {
             return Ok(());
         }
-        let (engine, fs) = (self.around.engine.clone(), Arc::clone(&self.fs));
-        let (dir, to) = (self.hand_over_path(hand_over), assignment.tablet);
-        let restore = move || {
-            for tree in
-                checkpoint::trees(&*fs, &dir)?.into_iter().filter(|tree| *tree == counterpart(*tree, from))
-            {
-                engine.restore_tree(&dir, tree, counterpart(tree, to), |_| {})?;
-            }
-            Ok(())
-        };
-        blocking(restore).await?;
+        let (engine, hand_overs, to) =
+            (self.around.engine.clone(), self.hand_overs.clone(), assignment.tablet);
+        blocking(move || hand_overs.take(hand_over, &engine, to)).await?;
         self.serve_held(assignment)
     }
 
     async fn end_hand_over(&self, hand_over: HandOver) -> Result<()> {
-        let (fs, dir) = (Arc::clone(&self.fs), self.hand_over_path(hand_over));
-        blocking(move || Ok(checkpoint::remove(&*fs, &dir)?)).await
+        let hand_overs = self.hand_overs.clone();
+        let end = move || {
+            hand_overs.end(hand_over);
+            Ok(())
+        };
+        blocking(end).await
     }
 
     async fn resume_tablet(&self, tablet: TabletId) -> Result<()> {
@@ -431,7 +423,8 @@ impl TabletControl for TabletServer {
     fn health(&self) -> Health {
         match self.around.engine.check() {
             _ if self.session.lock().is_none() => Health::Gone,
-            Ok(()) => Health::Well,
+            // A full disk is no better anywhere else.
+            Ok(()) | Err(lsm::Error::DiskFull) => Health::Well,
             Err(_) => Health::ReadOnly,
         }
     }

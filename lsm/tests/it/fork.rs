@@ -236,6 +236,50 @@ fn a_union_of_what_was_forked_holds_it_all_again() {
 }
 
 #[test]
+fn another_engine_takes_over_most_of_a_tree_ahead() {
+    let (fs, engine) = opened();
+    let other = Engine::open(Arc::new(fs.clone()), Path::new("/other"), 1, inline_options()).expect("opens");
+    other.create_tree(TreeId(9), TreeFormat::default()).expect("created");
+    put(&engine, PARENT, 0..60, &[7; 100]);
+    let mut staged = other.stage();
+    staged.add(&engine.pin(&[PARENT]).expect("pinned")[0]).expect("staged");
+    let ahead = staged.table_count();
+    assert!(ahead > 0);
+    put(&engine, PARENT, 60..61, b"late");
+    let pinned = engine.pin(&[PARENT]).expect("pinned").remove(0);
+    put(&engine, PARENT, 61..62, b"too late");
+    // What is pinned stays, whatever becomes of the tree.
+    engine.tree(PARENT).expect("exists").compact().expect("compacted");
+    engine.drop_tree(PARENT).expect("dropped");
+    let tree = other.take_over(&pinned, &mut staged, TreeId(2)).expect("taken over");
+    assert!(matches!(other.take_over(&pinned, &mut staged, TreeId(2)), Err(Error::TreeExists(_))));
+    drop((pinned, staged));
+    let check = |engine: &Engine, tree: &Tree| {
+        assert_eq!(keys(engine, tree), (0..61).map(|key| format!("{key:03}")).collect::<Vec<_>>());
+    };
+    check(&other, &tree);
+    put(&other, TreeId(2), 0..1, b"newer than all that was taken over");
+    let value = tree.get(&other.snapshot(), b"000").expect("read");
+    assert_eq!(value.as_deref(), Some(&b"newer than all that was taken over"[..]));
+    other.close().expect("closed");
+    let other = Engine::open(Arc::new(fs.clone()), Path::new("/other"), 2, inline_options()).expect("opens");
+    let tree = other.tree(TreeId(2)).expect("exists");
+    check(&other, &tree);
+    let files = || fs.list(Path::new("/other/tables")).expect("listed").len();
+    assert_eq!(files(), tree.stats().level_table_counts.iter().sum::<usize>(), "what was of no use is gone");
+
+    // What was staged for nothing goes.
+    let before = files();
+    let mut staged = other.stage();
+    engine.create_tree(TreeId(5), TreeFormat::default()).expect("created");
+    put(&engine, TreeId(5), 0..5, b"v");
+    staged.add(&engine.pin(&[TreeId(5)]).expect("pinned")[0]).expect("staged");
+    assert!(files() > before);
+    drop(staged);
+    assert_eq!(files(), before);
+}
+
+#[test]
 fn parts_that_overlap_or_differ_are_refused() {
     let (_fs, engine) = opened();
     let format =
