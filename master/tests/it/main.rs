@@ -1,6 +1,7 @@
 //! The row and admin API end to end in one process, without a socket.
 #![expect(unreachable_pub, reason = "nothing is public in an integration test")]
 
+mod aggregates;
 mod crashes;
 mod instances;
 mod moves;

@@ -23,10 +23,10 @@ use crate::rows::increment;
 use crate::splits::{DIR, ROWS, check_tablets, records};
 use crate::stack::{Stack, set};
 
-type Opened = Result<Stack, Box<dyn std::error::Error + Send + Sync>>;
+pub type Opened = Result<Stack, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Everything is settled at once, and merged if it is small.
-fn hasty() -> MasterOptions {
+pub fn hasty() -> MasterOptions {
     let balance = BalanceOptions {
         merge_after: Duration::ZERO,
         settled_after: Duration::ZERO,
@@ -37,12 +37,12 @@ fn hasty() -> MasterOptions {
 }
 
 /// Nothing is merged, whatever time passes.
-fn patient() -> MasterOptions {
+pub fn patient() -> MasterOptions {
     let balance = BalanceOptions { merge_after: Duration::MAX, ..hasty().balance };
     MasterOptions { balance }
 }
 
-async fn open(fs: &SimulatedFileSystem, server_count: usize, options: MasterOptions) -> Opened {
+pub async fn open(fs: &SimulatedFileSystem, server_count: usize, options: MasterOptions) -> Opened {
     Stack::open_fleet(Arc::new(fs.clone()), Path::new(DIR), server_count, |_| {}, options).await
 }
 
@@ -51,7 +51,7 @@ fn id(number: usize) -> ServerId {
 }
 
 /// The tablets of tables, in order, with their servers.
-fn user_tablets(stack: &Stack) -> Vec<(ServerId, Assignment)> {
+pub fn user_tablets(stack: &Stack) -> Vec<(ServerId, Assignment)> {
     let all = stack.served().into_iter().map(|(server, stats)| (server, stats.assignment));
     let mut of_tables: Vec<_> = all.filter(|(_, tablet)| tablet.table != METADATA_TABLE).collect();
     of_tables.sort_by_key(|(_, tablet)| (tablet.table, tablet.range.start.clone()));
