@@ -210,14 +210,15 @@ impl MergeOperator for CellAggregates {
     }
 
     /// Each operand by its own tag, so that what a family's type says is not
-    /// needed. Bytes that are no state count as none, those that are no operand are passed over.
+    /// needed. Bytes that are no state count as none, those that are no operand are
+    /// passed over; the value is empty where nothing else is left.
     fn merge(&self, _key: &[u8], base: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
         let mut state = base.map(Bytes::copy_from_slice);
         for operands in operands.chunk_by(|a, b| a.first() == b.first()) {
             match operands[0].first() {
                 Some(&UNIQUE_COUNT) => state = Some(merge_sketches(state, operands)),
                 Some(&tag @ (SUM | MIN | MAX)) => {
-                    state = Some(fold_integers(tag, state.as_deref(), operands));
+                    state = fold_integers(tag, state.as_deref(), operands);
                 }
                 _ => {}
             }
@@ -235,7 +236,7 @@ impl MergeOperator for CellAggregates {
     }
 }
 
-fn fold_integers(tag: u8, state: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
+fn fold_integers(tag: u8, state: Option<&[u8]>, operands: &[Bytes]) -> Option<Bytes> {
     let number = |bytes: &[u8]| bytes.try_into().ok().map(i64::from_be_bytes);
     let inputs = operands.iter().filter_map(|operand| number(&operand[1..]));
     let all = state.and_then(number).into_iter().chain(inputs);
@@ -244,7 +245,7 @@ fn fold_integers(tag: u8, state: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
         MIN => all.min(),
         _ => all.max(),
     };
-    Bytes::copy_from_slice(&folded.unwrap_or_default().to_be_bytes())
+    folded.map(|folded| Bytes::copy_from_slice(&folded.to_be_bytes()))
 }
 
 fn merge_sketches(state: Option<Bytes>, operands: &[Bytes]) -> Bytes {
@@ -340,41 +341,60 @@ mod tests {
         }
     }
 
+    fn bytes(bytes: &[&[u8]]) -> Bytes {
+        bytes.concat().into()
+    }
+
     fn any_operand() -> impl Strategy<Value = Bytes> {
+        let number = prop_oneof![-3..3_i64, any::<i64>()];
+        let sketch = (0..40_i64)
+            .prop_map(|value| operands(Aggregate::UniqueCount(CountedInput::Int64), &[value]).remove(0));
+        // Cut short, or with a byte that is another.
+        let damaged = (sketch.clone(), any::<prop::sample::Index>(), any::<u8>(), any::<bool>()).prop_map(
+            |(sketch, at, byte, is_cut)| {
+                let (before, rest) = sketch.split_at(1 + at.index(sketch.len() - 1));
+                if is_cut { bytes(&[before]) } else { bytes(&[before, &[byte], &rest[1..]]) }
+            },
+        );
         prop_oneof![
-            (1..=3u8, prop_oneof![-3..3i64, any::<i64>()]).prop_map(|(tag, value)| [
-                &[tag][..],
-                &value.to_be_bytes()
-            ]
-            .concat()
-            .into()),
-            (0..40i64)
-                .prop_map(|value| operands(Aggregate::UniqueCount(CountedInput::Int64), &[value]).remove(0)),
-            prop::collection::vec(0..6u8, 0..10).prop_map(Bytes::from),
+            4 => (1..=3_u8, number).prop_map(|(tag, value)| bytes(&[&[tag], &value.to_be_bytes()])),
+            2 => sketch,
+            1 => damaged,
+            1 => (0..6_u8, 0..10_usize).prop_map(|(tag, length)| bytes(&[&[tag], &[1; 10][..length]])),
+            1 => Just(Bytes::new()),
+        ]
+    }
+
+    fn any_base() -> impl Strategy<Value = Option<Bytes>> {
+        prop_oneof![
+            Just(None),
+            any::<i64>().prop_map(|base| Some(bytes(&[&base.to_be_bytes()]))),
+            any_operand().prop_map(|operand| Some(operand.slice(operand.len().min(1)..))),
         ]
     }
 
     proptest! {
         /// What the engine relies on, whatever the bytes.
         #[test]
-        fn how_many_operands_are_folded_at_once_does_not_matter(all in prop::collection::vec(any_operand(), 1..8), at in any::<prop::sample::Index>(), base in prop::option::of(any::<i64>())) {
-            let base = base.map(i64::to_be_bytes);
-            let base = base.as_ref().map(|base| &base[..]);
+        fn how_many_operands_are_folded_at_once_does_not_matter(all in prop::collection::vec(any_operand(), 2..8), at in any::<prop::sample::Index>(), base in any_base()) {
+            let base = base.as_deref();
             let whole = fold(base, &all);
-            let (older, newer) = all.split_at(at.index(all.len()));
-            if !older.is_empty() {
-                let half = fold(base, older);
-                prop_assert_eq!(&fold(Some(&half), newer), &whole);
-            }
+            let (older, newer) = all.split_at(1 + at.index(all.len() - 1));
+            let half = fold(base, older);
+            prop_assert_eq!(&fold(Some(&half), newer), &whole);
         }
 
         #[test]
-        fn a_combined_operand_stands_for_all(tag in 1..=3u8, values in prop::collection::vec(any::<i64>(), 2..6), base in prop::option::of(any::<i64>())) {
-            let base = base.map(i64::to_be_bytes);
-            let base = base.as_ref().map(|base| &base[..]);
-            let all: Vec<Bytes> = values.iter().map(|value| [&[tag][..], &value.to_be_bytes()].concat().into()).collect();
-            let combined = CellAggregates.combine(b"key", &all).unwrap();
-            prop_assert_eq!(fold(base, &[combined]), fold(base, &all));
+        fn a_combined_operand_stands_for_all(all in prop::collection::vec(any_operand(), 2..12), newer in any_operand(), base in any_base()) {
+            let base = base.as_deref();
+            for alike in all.chunk_by(|a, b| a.first() == b.first()).filter(|alike| alike.len() > 1) {
+                let Some(combined) = CellAggregates.combine(b"key", alike) else {
+                    prop_assert!(alike[0].is_empty());
+                    continue;
+                };
+                let expected = fold(base, &[alike, std::slice::from_ref(&newer)].concat());
+                prop_assert_eq!(fold(base, &[combined, newer.clone()]), expected);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lsm::{Background, Engine, Options, WriteBatch};
 use proptest::prelude::*;
+use prost::Message;
 use row_api::data;
 use row_api::data::mutation::{AddToCell, MergeToCell, Mutation};
 use row_api::data::value::Kind;
@@ -211,7 +212,7 @@ fn acknowledged_adds_outlive_a_power_cut_and_count_once() {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Add { family: usize, column: u8, at: i64, number: i64 },
     MergeOf { family: usize, column: u8, at: i64, from: u8 },
@@ -293,8 +294,21 @@ fn take(step: Step, table: &Table, cells: &mut Cells) {
     }
 }
 
+/// A request to change row `r` in every way that aggregates know.
+fn request() -> data::MutateRowRequest {
+    let sketch = state_of(3, &(0..20).collect::<Vec<_>>());
+    let state = Bytes::copy_from_slice(&7_i64.to_be_bytes());
+    let mutations = vec![
+        add("sum", "q", 1, 5),
+        add("unique", "q", 1, 5),
+        merge("min", "q", 1, state),
+        merge("unique", "q", 1, sketch),
+    ];
+    data::MutateRowRequest { row_key: key("r"), mutations, ..data::MutateRowRequest::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn cells_are_what_was_added_whatever_the_engine_did_meanwhile(steps in prop::collection::vec(any_step(), 1..60)) {
@@ -320,5 +334,34 @@ proptest! {
         let expected: BTreeMap<_, _> =
             cells.into_iter().map(|(cell, numbers)| (cell, expected(cell.0, &numbers))).collect();
         prop_assert_eq!(found, expected);
+    }
+    #[test]
+    fn damaged_requests_are_refused_or_read_back(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let table = table();
+        let mut bytes = request().encode_to_vec();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let Ok(request) = data::MutateRowRequest::decode(&bytes[..]) else { return Ok(()) };
+        let Ok(checked) = RowMutations::check(&table.schema, "mutations", request.row_key, request.mutations) else {
+            return Ok(());
+        };
+        let mut batch = WriteBatch::new();
+        checked.encode(table.tree.id(), 0, &mut batch);
+        table.write(batch);
+        let before = table.read(None);
+        table.tree.flush().unwrap();
+        table.tree.compact().unwrap();
+        prop_assert_eq!(table.text(None), super::text(&before));
+        // Integers are integers, and sketches are such that can be merged again.
+        for cell in before.iter().flat_map(|row| &row.cells) {
+            let again = merge(&cell.family, "again", 1, cell.value.clone());
+            if &*cell.family != "plain" {
+                table.mutate("r", vec![again]);
+            }
+        }
     }
 }
