@@ -37,7 +37,7 @@ use crate::row_server::{ReadRequest, RowSample, RowServer, RowsOutcome, TabletSc
 use crate::row_set::RowRange;
 use crate::schema::{TableSchema, TabletId};
 use crate::tablet::{Surroundings, Tablet, tree_format};
-use crate::tablet_trees::{counterpart, part_of, tree_id, trees_of};
+use crate::tablet_trees::{counterpart, part_of, tree_id, trees_of, unmergeable};
 
 /// A step of a scan up to this size runs where it is asked for; a larger one on
 /// a thread that may wait for the disk.
@@ -158,7 +158,9 @@ impl TabletServer {
 
     /// Figures of the tablets that are served, in order of their numbers.
     pub fn stats(&self) -> Vec<TabletStats> {
-        let mut stats: Vec<_> = self.tablets.read().values().map(|tablet| tablet.stats()).collect();
+        let unmergeable = unmergeable(&self.around.engine);
+        let figures = |(id, tablet): (&TabletId, &Arc<Tablet>)| tablet.stats(!unmergeable.contains(id));
+        let mut stats: Vec<_> = self.tablets.read().iter().map(figures).collect();
         stats.sort_unstable_by_key(|stats| stats.assignment.tablet);
         stats
     }

@@ -43,7 +43,6 @@ use crate::row_scan::{self, RowScan, ScanOptions};
 use crate::row_server::{ReadRequest, RowSample, RowsOutcome};
 use crate::row_set::{RowRange, RowSet};
 use crate::schema::{TableSchema, TabletId};
-use crate::tablet_trees::{can_unite, trees_of};
 
 /// Bytes in the log after which the rows of a request go on in a batch of their own.
 const BATCH_BYTES: usize = 1 << 20;
@@ -140,15 +139,15 @@ impl Tablet {
         (self.assignment.range.contains(&middle) && middle != self.assignment.range.start).then_some(middle)
     }
 
-    /// Figures of the tablet now.
-    pub(crate) fn stats(&self) -> TabletStats {
+    /// Figures of the tablet now; whether it can be merged is known to the server.
+    pub(crate) fn stats(&self, can_merge: bool) -> TabletStats {
         let stats = self.tree.stats();
         TabletStats {
             assignment: self.assignment.clone(),
             memtable_bytes: stats.memtable_bytes,
             sstable_bytes: stats.sstable_bytes,
             row_count: self.row_count.load(Ordering::Relaxed),
-            can_merge: trees_of(&self.around.engine, self.id()).into_iter().all(can_unite),
+            can_merge,
         }
     }
 

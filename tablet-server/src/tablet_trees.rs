@@ -9,6 +9,8 @@
 //! 48..64  which of its trees: 0 its cells
 //! ```
 
+use std::collections::HashSet;
+
 use lsm::{Engine, KeyRange, TreeId};
 
 use crate::row_set::RowRange;
@@ -24,7 +26,7 @@ pub(crate) fn tree_id(tablet: TabletId) -> TreeId {
 /// The trees of `tablet` that are in `engine`.
 pub(crate) fn trees_of(engine: &Engine, tablet: TabletId) -> Vec<TreeId> {
     let ids = engine.trees().into_iter().map(|tree| tree.id());
-    ids.filter(|id| id.0 & ((1 << TABLET_BITS) - 1) == tablet.0).collect()
+    ids.filter(|id| tablet_of(*id) == tablet).collect()
 }
 
 /// The tree that is for `tablet` what `tree` is for another tablet.
@@ -37,9 +39,19 @@ pub(crate) fn part_of(_tree: TreeId, rows: &RowRange) -> KeyRange {
     rows.cell_keys()
 }
 
+/// The tablets in `engine` that have a tree which cannot become one with its neighbour's.
+pub(crate) fn unmergeable(engine: &Engine) -> HashSet<TabletId> {
+    let ids = engine.trees().into_iter().map(|tree| tree.id());
+    ids.filter(|id| !can_unite(*id)).map(tablet_of).collect()
+}
+
 /// Whether trees like `tree`, of tablets that follow each other, can become one.
-pub(crate) fn can_unite(tree: TreeId) -> bool {
+fn can_unite(tree: TreeId) -> bool {
     tree.0 >> TABLET_BITS == 0
+}
+
+fn tablet_of(tree: TreeId) -> TabletId {
+    TabletId(tree.0 & ((1 << TABLET_BITS) - 1))
 }
 
 #[cfg(test)]
