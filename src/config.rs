@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) tablet_bytes_max: u64,
     /// How long small neighbours must not have grown before they are merged.
     pub(crate) merge_after: Duration,
+    /// How long deleted tables can be brought back.
+    pub(crate) undelete_time: Duration,
     /// Bytes of the memcached door's items, overhead included.
     pub(crate) cache_bytes: u64,
     /// Bytes of the memcached door's largest item.
@@ -104,6 +106,7 @@ impl Default for Config {
             tablet_server_count: 1,
             tablet_bytes_max: tablet_server::server::TABLET_BYTES_MAX,
             merge_after: master::balance::BalanceOptions::default().merge_after,
+            undelete_time: master::MasterOptions::default().undelete_time,
             cache_bytes: cache.memory_bytes_max,
             cache_item_bytes_max: cache.item_bytes_max,
             photo_bytes_max: photos.photo_bytes_max,

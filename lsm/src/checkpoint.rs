@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::file_copy::link_or_copy;
 use crate::file_id::FileId;
 use crate::layout::Layout;
-use crate::manifest::{Manifest, TreeRecord};
+use crate::manifest::{self, Manifest, TreeRecord};
 use crate::tables::sweeper::TABLE_EXTENSION;
 use crate::tables::table_ref::TableRef;
 use crate::tree::TreeCore;
@@ -187,6 +187,35 @@ fn parent(dir: &Path) -> &Path {
 pub fn remove(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<()> {
     remove_dir(fs, &unfinished(dir))?;
     remove_dir(fs, dir)
+}
+
+/// The trees in the checkpoint `dir`, in id order.
+///
+/// # Errors
+///
+/// [`Error::Damaged`], [`Error::Io`]
+pub fn trees(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<Vec<TreeId>> {
+    let records = manifest::records(fs, &Layout::of(dir).manifests)?;
+    Ok(records.into_iter().map(|record| record.tree).collect())
+}
+
+/// Bytes of the tables in the checkpoint `dir`, those included that it shares with others by links.
+///
+/// # Errors
+///
+/// [`Error::Io`]
+pub fn table_bytes(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<u64> {
+    let tables = Layout::of(dir).tables;
+    let mut bytes = 0;
+    for name in fs.list(&tables)? {
+        bytes += fs.open(&tables.join(name), vfs::Access::Read)?.len()?;
+    }
+    Ok(bytes)
+}
+
+/// The name of the checkpoint that the directory `name` holds, be it finished or not.
+pub fn finished_name(name: &str) -> &str {
+    name.strip_suffix(UNFINISHED_SUFFIX).unwrap_or(name)
 }
 
 fn remove_dir(fs: &dyn vfs::FileSystem, dir: &Path) -> Result<(), Error> {

@@ -32,6 +32,15 @@ impl Error {
             Self::NoServer | Self::Tablets(_) | Self::Lock(_) => false,
         }
     }
+
+    /// Whether this master can go on no more: its records or its tablets are out of its reach.
+    pub fn is_stop(&self) -> bool {
+        match self {
+            Self::Lock(error) => !matches!(error, LockError::Conflict { .. } | LockError::Refused { .. }),
+            Self::Tablets(tablet_server::Error::Storage(_)) => true,
+            Self::NoServer | Self::Refused(_) | Self::Tablets(_) => false,
+        }
+    }
 }
 
 impl From<Status> for Error {

@@ -18,11 +18,13 @@ use std::sync::Arc;
 
 use cluster::lock_service::Expect;
 use prost::Message;
-use row_api::names::InstanceName;
+use row_api::names::{ClusterName, InstanceName};
 use tablet_server::app_profiles::AppProfiles;
 use tonic::Status;
 
 use crate::assignment::Cluster;
+use crate::backups::any_cluster;
+use crate::cluster_rules;
 use crate::error::Result;
 use crate::instance_record::{self, InstanceRecord, InstanceState};
 use crate::master::Master;
@@ -85,11 +87,29 @@ impl Master {
         .await
     }
 
-    /// Removes the instance and all its tables.
+    /// Removes a cluster of an instance.
     ///
     /// # Errors
     ///
-    /// NOT_FOUND, FAILED_PRECONDITION where one of its tables is protected, or
+    /// NOT_FOUND, FAILED_PRECONDITION where it is the last one or keeps backups, or
+    /// [`Error`](crate::Error); then nothing changed.
+    pub async fn delete_cluster(self: &Arc<Self>, name: ClusterName) -> Result<()> {
+        let master = Arc::clone(self);
+        to_its_end(async move {
+            let cluster = master.cluster.lock().await;
+            let mut record = master.instance(&name.instance).await?;
+            cluster_rules::remove(&mut record, &name.instance, &name.cluster)?;
+            master.check_no_backup(&cluster, &name).await?;
+            master.write_instance(&name.instance, &record).await
+        })
+        .await
+    }
+
+    /// Removes the instance and all its tables, those too that could be brought back.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, FAILED_PRECONDITION where one of its tables is protected or it keeps backups, or
     /// [`Error`](crate::Error); after the latter it may be out of sight, and is
     /// removed at the next start.
     pub async fn delete_instance(self: &Arc<Self>, name: InstanceName) -> Result<()> {
@@ -100,6 +120,7 @@ impl Master {
             for (table, found) in master.tables_of_instance(&name).await? {
                 check_unprotected(&table, &found)?;
             }
+            master.check_no_backup(&cluster, &any_cluster(&name)).await?;
             record.set_state(InstanceState::Deleting);
             master.write_instance(&name, &record).await?;
             master.finish_deletion(&mut cluster, &name).await
@@ -158,8 +179,9 @@ impl Master {
     /// Steps 2 and 3 of a deletion; doing them again does no harm.
     pub(crate) async fn finish_deletion(&self, cluster: &mut Cluster, name: &InstanceName) -> Result<()> {
         for (table, _) in self.tables_of_instance(name).await? {
-            self.remove_serving_table(cluster, &table).await?;
+            self.remove_serving_table(cluster, &table, false).await?;
         }
+        self.forget_deleted_of(cluster, name).await?;
         self.remove_policies(&Resource::Instance(name.clone())).await?;
         let deletion = self.new_epoch().await?.0;
         self.write_instance(name, &InstanceRecord::deleted(deletion)).await?;

@@ -14,27 +14,39 @@
 //! - [`watch`], [`balance`]: from what servers count to what is to be moved, merged and split, purely.
 //! - [`tablet_list`]: what operators see and ask for.
 //! - [`failover`]: others serve the tablets of a server that is gone.
+//! - `backups`, over [`backup_record`], [`backup_rules`], [`backup_filter`] and
+//!   [`backup_fields`]; `deleted_tables`; `restores` of both: each holds a [`saved_table`],
+//!   whose rows are in `checkpoints`.
 //! - [`instances`]: the life of an instance, with its clusters and app profiles,
 //!   over [`instance_record`].
 //! - [`resource_ids`], [`table_rules`], [`authorized_view_rules`], [`instance_rules`],
 //!   [`cluster_rules`], [`app_profile_rules`]: what each of them may look like.
 //! - [`policies`], [`policy_rules`]: who may do what with them, as far as that is recorded.
 //! - [`load`]: which tablets keep the servers busy.
-//! - [`operations`], [`operation_filter`]: what became of requests, for clients that ask again.
+//! - [`operations`], [`operation_filter`]: what became of requests, for clients that ask again;
+//!   `resumption`: what a start does about those that a stop cut off.
 //! - [`table_admin`], [`instance_admin`]: Google's admin API in front of it, and
-//!   its lists in [`pages`].
+//!   its lists in [`pages`] and [`list_token`].
 
 pub mod app_profile_rules;
 pub mod assignment;
 pub mod authorized_view_rules;
+pub mod backup_fields;
+pub mod backup_filter;
+pub mod backup_record;
+pub mod backup_rules;
+mod backups;
 pub mod balance;
+mod checkpoints;
 pub mod cluster_rules;
+mod deleted_tables;
 pub mod error;
 pub mod failover;
 pub mod instance_admin;
 pub mod instance_record;
 pub mod instance_rules;
 pub mod instances;
+pub mod list_token;
 pub mod load;
 pub mod master;
 pub mod merges;
@@ -47,6 +59,9 @@ pub mod policies;
 pub mod policy_rules;
 pub mod replacement;
 pub mod resource_ids;
+mod restores;
+mod resumption;
+pub mod saved_table;
 pub mod splits;
 pub mod table_admin;
 pub mod table_rules;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cluster::lock_service::{Expect, LockService, LockSession};
 use cluster::{Epoch, ServerId, telemetry};
@@ -33,6 +33,7 @@ use crate::balance::BalanceOptions;
 use crate::error::{Error, Result};
 use crate::load::{HotTablet, LoadHistory, Sample};
 use crate::metadata_writer::MetadataWriter;
+use crate::operations::RunningOperations;
 use crate::replacement::Level;
 use crate::watch::Watch;
 
@@ -56,15 +57,25 @@ pub struct Master {
     pub(crate) recovery: Arc<dyn Recovery>,
     pub(crate) options: MasterOptions,
     pub(crate) watch: parking_lot::Mutex<Watch>,
+    pub(crate) running: Arc<RunningOperations>,
     load: parking_lot::Mutex<LoadHistory>,
     session: Box<dyn LockSession>,
 }
 
 /// What the master is told when it starts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MasterOptions {
     /// What tablets are moved, merged and split for.
     pub balance: BalanceOptions,
+    /// How long what a table held is kept after its deletion; zero deletes it at once.
+    pub undelete_time: Duration,
+}
+
+impl Default for MasterOptions {
+    /// Deleted tables are kept for 7 days, as in Google's service.
+    fn default() -> Self {
+        Self { balance: BalanceOptions::default(), undelete_time: Duration::from_secs(7 * 86_400) }
+    }
 }
 
 /// What the first start makes.
@@ -108,12 +119,15 @@ impl Master {
             recovery,
             options,
             watch: parking_lot::Mutex::default(),
+            running: Arc::default(),
             load: parking_lot::Mutex::default(),
             session,
         };
         master.adopt().await?;
         master.note_load().await?;
-        Ok(Arc::new(master))
+        let master = Arc::new(master);
+        master.resume_operations().await?;
+        Ok(master)
     }
 
     /// The epoch of this master's lock.
@@ -186,6 +200,7 @@ impl Master {
             tracing::warn!(%instance, "removing what is left of an instance");
             self.finish_deletion(&mut cluster, &instance).await?;
         }
+        self.withdraw_half_restored().await?;
         let tablets = self.read_metadata(metadata::second_range()).await?;
         let tablet_count = tablets.len();
         let broken = self.bring_into_service(&mut cluster, tablets).await;

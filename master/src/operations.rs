@@ -1,35 +1,38 @@
-//! `google.longrunning.Operations`: what became of requests that take their time.
+//! `google.longrunning` operations: what became of requests that take their time.
 //!
-//! Whatever this version does is done when it answers, so every operation is
-//! complete from its beginning, and there is nothing to wait for or to cancel.
-//! The newest [`OPERATION_COUNT_MAX`] are kept, each a record of the lock service,
-//! so that a client that asks again finds its operation after a restart too.
+//! Most of what asks for one is done when it answers: such an operation is
+//! complete from its beginning. Backups and restores run on (`running`), and their
+//! operations are ended by whoever carries them out. Each is a record of the
+//! lock service, written when it begins and when it ends, so that a client that asks
+//! again finds it after a restart too; [`crate::resumption`] takes up what a
+//! restart has interrupted. The newest [`OPERATION_COUNT_MAX`] are kept.
+
+mod running;
+mod service;
 
 use std::fmt::Display;
-use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::lock_service::Expect;
 use prost::Message;
-use row_api::longrunning;
+use row_api::longrunning::Operation;
 use row_api::longrunning::operation::Result as Outcome;
-use row_api::longrunning::operations_server::{self, OperationsServer};
-use tablet_server::limits;
+use row_api::rpc;
 use tablet_server::table_record::BadTableRecord;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Status};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::master::Master;
-use crate::operation_filter::OperationFilter;
-use crate::pages;
 
-/// Operations that are remembered.
+pub use service::OperationsService;
+
+pub(crate) use running::{RunningOperation, RunningOperations};
+
+/// Operations that are remembered, those under way aside.
 pub const OPERATION_COUNT_MAX: usize = 1_000;
 
 /// What the keys of operations start with in the lock service; the number follows, in 20 digits.
 const PREFIX: &str = "operation/";
-
-/// Operations on one page of ListOperations, at most and unless asked for fewer.
-const PAGE_SIZE_MAX: usize = 100;
 
 impl Master {
     /// Remembers and gives an operation on `resource` that is complete, durably.
@@ -38,40 +41,145 @@ impl Master {
         resource: impl Display,
         metadata: prost_types::Any,
         response: prost_types::Any,
-    ) -> Result<longrunning::Operation, Error> {
-        let number = self.new_epoch().await?.0;
-        let operation = longrunning::Operation {
-            name: format!("operations/{resource}/operations/{number}"),
-            metadata: Some(metadata),
-            done: true,
-            result: Some(Outcome::Response(response)),
-        };
-        self.lock_service.put(&key(number), operation.encode_to_vec().into(), Expect::Absent).await?;
-        let known = self.lock_service.list(PREFIX).await?;
-        for record in known.iter().take(known.len().saturating_sub(OPERATION_COUNT_MAX)) {
-            self.lock_service.delete(&record.key, Expect::Anything).await?;
-        }
+    ) -> Result<Operation> {
+        let (number, operation) = self.new_operation(resource, metadata).await?;
+        let operation = Operation { done: true, result: Some(Outcome::Response(response)), ..operation };
+        self.write_operation(number, &operation, Expect::Absent).await?;
+        self.forget_oldest_operations().await?;
         Ok(operation)
     }
 
-    async fn operation(&self, name: &str) -> Result<longrunning::Operation, Error> {
+    /// Begins an operation on `resource`, durably.
+    ///
+    /// # Errors
+    ///
+    /// RESOURCE_EXHAUSTED where too many are under way, or [`Error`].
+    pub(crate) async fn begin_operation(
+        &self,
+        resource: impl Display,
+        metadata: prost_types::Any,
+    ) -> Result<RunningOperation> {
+        let (number, operation) = self.new_operation(resource, metadata).await?;
+        let running = self.running.begin(number, operation.clone())?;
+        self.write_operation(number, &operation, Expect::Absent).await?;
+        self.forget_oldest_operations().await?;
+        Ok(running)
+    }
+
+    /// Goes on with the operation `number`, as a process before this one began it.
+    pub(crate) fn resume_operation(&self, number: u64, operation: Operation) -> RunningOperation {
+        self.running.resume(number, operation)
+    }
+
+    /// Ends an operation, durably, and tells those who wait for it.
+    pub(crate) async fn end_operation(
+        &self,
+        running: RunningOperation,
+        metadata: prost_types::Any,
+        outcome: std::result::Result<prost_types::Any, Status>,
+    ) -> Result<()> {
+        let result = match outcome {
+            Ok(response) => Outcome::Response(response),
+            Err(status) => Outcome::Error(rpc::Status {
+                code: status.code().into(),
+                message: status.message().to_owned(),
+                details: Vec::new(),
+            }),
+        };
+        let operation =
+            Operation { metadata: Some(metadata), done: true, result: Some(result), ..running.operation() };
+        self.write_operation(running.number(), &operation, Expect::Anything).await?;
+        running.end(operation);
+        Ok(())
+    }
+
+    /// Those that have not ended.
+    pub(crate) async fn unfinished_operations(&self) -> Result<Vec<(u64, Operation)>> {
+        let operations = self.operations().await?.into_iter().filter(|operation| !operation.done);
+        Ok(operations.filter_map(|operation| Some((number_of(&operation.name)?, operation))).collect())
+    }
+
+    async fn operation(&self, name: &str) -> Result<Operation> {
         let not_found = || Status::not_found(format!("Operation not found: {name}"));
         let number = number_of(name).ok_or_else(not_found)?;
-        let record = self.lock_service.get(&key(number)).await?.ok_or_else(not_found)?;
-        let operation = decode(&record.key, &record.value)?;
+        let operation = match self.running.operation(number) {
+            Some(running) => running,
+            None => {
+                let record = self.lock_service.get(&key(number)).await?.ok_or_else(not_found)?;
+                decode(&record.key, &record.value)?
+            }
+        };
         if operation.name == name { Ok(operation) } else { Err(not_found().into()) }
     }
 
-    /// All of them, the newest first.
-    async fn operations(&self) -> Result<Vec<longrunning::Operation>, Error> {
-        let records = self.lock_service.list(PREFIX).await?;
-        records.iter().rev().map(|record| decode(&record.key, &record.value)).collect()
+    /// The operation once it has ended, or as it is after `patience`.
+    async fn wait_for_operation(&self, name: &str, patience: Option<Duration>) -> Result<Operation> {
+        let operation = self.operation(name).await?;
+        if !operation.done
+            && let Some(number) = number_of(name)
+        {
+            self.running.wait(number, patience).await;
+        }
+        self.operation(name).await
     }
 
-    async fn forget_operation(&self, name: &str) -> Result<(), Error> {
+    /// Asks an operation to stop; one that cannot any more ends as it would have.
+    async fn cancel_operation(&self, name: &str) -> Result<()> {
         let operation = self.operation(name).await?;
+        number_of(&operation.name).into_iter().for_each(|number| self.running.cancel(number));
+        Ok(())
+    }
+
+    /// All of them, the newest first.
+    async fn operations(&self) -> Result<Vec<Operation>> {
+        let records = self.lock_service.list(PREFIX).await?;
+        let read = |record: &cluster::lock_service::Record| {
+            let operation = decode(&record.key, &record.value)?;
+            let running = number_of(&operation.name).and_then(|number| self.running.operation(number));
+            Ok(running.unwrap_or(operation))
+        };
+        records.iter().rev().map(read).collect()
+    }
+
+    async fn forget_operation(&self, name: &str) -> Result<()> {
+        let operation = self.operation(name).await?;
+        if !operation.done {
+            let why = format!("{name} is under way: cancel it, or wait until it has ended");
+            return Err(Status::failed_precondition(why).into());
+        }
         let number = number_of(&operation.name).expect("a known operation has a number");
         Ok(self.lock_service.delete(&key(number), Expect::Anything).await?)
+    }
+
+    async fn new_operation(
+        &self,
+        resource: impl Display,
+        metadata: prost_types::Any,
+    ) -> Result<(u64, Operation)> {
+        let number = self.new_epoch().await?.0;
+        let operation = Operation {
+            name: format!("operations/{resource}/operations/{number}"),
+            metadata: Some(metadata),
+            done: false,
+            result: None,
+        };
+        Ok((number, operation))
+    }
+
+    async fn write_operation(&self, number: u64, operation: &Operation, expect: Expect) -> Result<()> {
+        self.lock_service.put(&key(number), operation.encode_to_vec().into(), expect).await?;
+        Ok(())
+    }
+
+    async fn forget_oldest_operations(&self) -> Result<()> {
+        let known = self.lock_service.list(PREFIX).await?;
+        for record in known.iter().take(known.len().saturating_sub(OPERATION_COUNT_MAX)) {
+            let number = record.key.strip_prefix(PREFIX).and_then(|digits| digits.parse().ok());
+            if number.is_none_or(|number| self.running.operation(number).is_none()) {
+                self.lock_service.delete(&record.key, Expect::Anything).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -83,10 +191,10 @@ fn number_of(name: &str) -> Option<u64> {
     name.rsplit_once("/operations/")?.1.parse().ok()
 }
 
-fn decode(key: &str, bytes: &[u8]) -> Result<longrunning::Operation, Error> {
+fn decode(key: &str, bytes: &[u8]) -> Result<Operation> {
     let damaged =
         |error: prost::DecodeError| BadTableRecord { key: key.to_owned(), found: error.to_string() };
-    Ok(longrunning::Operation::decode(bytes).map_err(damaged).map_err(tablet_server::Error::from)?)
+    Ok(Operation::decode(bytes).map_err(damaged).map_err(tablet_server::Error::from)?)
 }
 
 /// `message`, whose full name within `google.bigtable.admin.v2` is `name`.
@@ -95,94 +203,13 @@ pub(crate) fn any(name: &str, message: &impl Message) -> prost_types::Any {
     prost_types::Any { type_url, value: message.encode_to_vec() }
 }
 
-/// The service over a master's operations. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct OperationsService {
-    master: Arc<Master>,
+/// `google.protobuf.Empty`, the response of an operation that gives nothing.
+pub(crate) fn empty() -> prost_types::Any {
+    let type_url = "type.googleapis.com/google.protobuf.Empty".to_owned();
+    prost_types::Any { type_url, value: Vec::new() }
 }
 
-impl OperationsService {
-    /// The service over the operations of `master`.
-    pub fn new(master: Arc<Master>) -> Self {
-        Self { master }
-    }
-
-    /// The gRPC server.
-    pub fn into_server(self) -> OperationsServer<Self> {
-        OperationsServer::new(self)
-    }
-}
-
-#[tonic::async_trait]
-impl operations_server::Operations for OperationsService {
-    /// The operations below `name`, such as `operations/projects/p/instances/i`.
-    async fn list_operations(
-        &self,
-        request: Request<longrunning::ListOperationsRequest>,
-    ) -> Result<Response<longrunning::ListOperationsResponse>, Status> {
-        let request = request.into_inner();
-        if request.return_partial_success {
-            return Err(Status::unimplemented("return_partial_success: there is nothing unreachable here"));
-        }
-        let is_parent =
-            |name: &str| name.is_empty() || name == "operations" || name.starts_with("operations/");
-        if !is_parent(&request.name) {
-            let why = format_args!("{:?} is not of the form \"operations/projects/<project>\"", request.name);
-            return Err(limits::refuse("name", why));
-        }
-        let filter = OperationFilter::parse("filter", &request.filter)?;
-        let page_size = pages::check_size(request.page_size, PAGE_SIZE_MAX)?;
-        let after = match request.page_token.as_str() {
-            "" => u64::MAX,
-            token => {
-                token.parse().map_err(|_| limits::refuse("page_token", "this server did not give it"))?
-            }
-        };
-        let below = format!("{}/", request.name.trim_end_matches('/'));
-        let operations = self.master.operations().await?;
-        let rest = operations.into_iter().filter(|operation| {
-            (request.name.is_empty() || operation.name.starts_with(&below))
-                && number_of(&operation.name).is_some_and(|number| number < after)
-                && filter.matches(operation)
-        });
-        let token = |operation: &longrunning::Operation| number_of(&operation.name).unwrap_or(0).to_string();
-        let (operations, next_page_token) = pages::cut(rest, page_size, token);
-        let unreachable = Vec::new();
-        Ok(Response::new(longrunning::ListOperationsResponse { operations, next_page_token, unreachable }))
-    }
-
-    async fn get_operation(
-        &self,
-        request: Request<longrunning::GetOperationRequest>,
-    ) -> Result<Response<longrunning::Operation>, Status> {
-        Ok(Response::new(self.master.operation(&request.get_ref().name).await?))
-    }
-
-    async fn delete_operation(
-        &self,
-        request: Request<longrunning::DeleteOperationRequest>,
-    ) -> Result<Response<()>, Status> {
-        self.master.forget_operation(&request.get_ref().name).await?;
-        Ok(Response::new(()))
-    }
-
-    async fn cancel_operation(
-        &self,
-        request: Request<longrunning::CancelOperationRequest>,
-    ) -> Result<Response<()>, Status> {
-        // It is complete, which a cancellation does not change.
-        self.master.operation(&request.get_ref().name).await?;
-        Ok(Response::new(()))
-    }
-
-    async fn wait_operation(
-        &self,
-        request: Request<longrunning::WaitOperationRequest>,
-    ) -> Result<Response<longrunning::Operation>, Status> {
-        let request = request.get_ref();
-        if let Some(timeout) = request.timeout.filter(|timeout| timeout.seconds < 0 || timeout.nanos < 0) {
-            return Err(limits::refuse("timeout", format_args!("{} s, at least 0", timeout.seconds)));
-        }
-        Ok(Response::new(self.master.operation(&request.name).await?))
-    }
+/// What an operation that somebody cancelled ends with.
+pub(crate) fn cancelled() -> Error {
+    Status::new(Code::Cancelled, "the operation was cancelled").into()
 }

@@ -11,7 +11,7 @@ use prost::Message;
 use row_api::iam::{
     GetIamPolicyRequest, Policy, SetIamPolicyRequest, TestIamPermissionsRequest, TestIamPermissionsResponse,
 };
-use row_api::names::{AuthorizedViewName, BadName, InstanceName, TableName};
+use row_api::names::{AuthorizedViewName, BackupName, BadName, InstanceName, TableName};
 use tablet_server::table_record::BadTableRecord;
 
 use crate::error::Result;
@@ -30,10 +30,12 @@ pub enum Resource {
     Table(TableName),
     /// An authorized view of a table.
     AuthorizedView(AuthorizedViewName),
+    /// A backup.
+    Backup(BackupName),
 }
 
 impl Resource {
-    /// Takes `text`, the content of the request's `field`, for a table or what belongs to one.
+    /// Takes `text`, the content of the request's `field`, for a table, what belongs to one, or a backup.
     ///
     /// # Errors
     ///
@@ -41,6 +43,9 @@ impl Resource {
     pub fn parse(field: &'static str, text: &str) -> std::result::Result<Self, BadName> {
         if text.contains("/authorizedViews/") {
             return AuthorizedViewName::parse(field, text).map(Self::AuthorizedView);
+        }
+        if text.contains("/backups/") {
+            return BackupName::parse(field, text).map(Self::Backup);
         }
         TableName::parse(field, text).map(Self::Table)
     }
@@ -51,6 +56,7 @@ impl Resource {
             Self::Instance(name) => name,
             Self::Table(name) => &name.instance,
             Self::AuthorizedView(name) => &name.table.instance,
+            Self::Backup(name) => &name.cluster.instance,
         }
     }
 }
@@ -61,6 +67,7 @@ impl fmt::Display for Resource {
             Self::Instance(name) => name.fmt(f),
             Self::Table(name) => name.fmt(f),
             Self::AuthorizedView(name) => name.fmt(f),
+            Self::Backup(name) => name.fmt(f),
         }
     }
 }
@@ -118,6 +125,7 @@ impl Master {
         match resource {
             Resource::Instance(name) => self.instance(name).await.map(drop),
             Resource::Table(name) => self.table(name).await.map(drop),
+            Resource::Backup(name) => self.backup(name).await.map(drop),
             Resource::AuthorizedView(name) => {
                 let is_there = self.table(&name.table).await?.authorized_views.contains_key(&name.view);
                 is_there.then_some(()).ok_or_else(|| authorized_view_rules::not_found(name).into())

@@ -4,6 +4,7 @@
 //! consistent when they are acknowledged.
 
 mod authorized_views;
+mod backups;
 
 use std::fmt;
 use std::sync::Arc;
@@ -158,6 +159,14 @@ impl BigtableTableAdmin for TableAdmin {
         Ok(Response::new(()))
     }
 
+    async fn undelete_table(
+        &self,
+        request: Request<admin::UndeleteTableRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        let name = self.table_to_change(&request.get_ref().name)?;
+        Ok(Response::new(self.master.undelete_table(name).await?))
+    }
+
     async fn create_authorized_view(
         &self,
         request: Request<admin::CreateAuthorizedViewRequest>,
@@ -191,6 +200,55 @@ impl BigtableTableAdmin for TableAdmin {
         request: Request<admin::DeleteAuthorizedViewRequest>,
     ) -> Result<Response<()>, Status> {
         self.delete_authorized_view(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_backup(
+        &self,
+        request: Request<admin::CreateBackupRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        self.create_backup(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_backup(
+        &self,
+        request: Request<admin::GetBackupRequest>,
+    ) -> Result<Response<admin::Backup>, Status> {
+        self.get_backup(&request.get_ref().name).await.map(Response::new)
+    }
+
+    async fn update_backup(
+        &self,
+        request: Request<admin::UpdateBackupRequest>,
+    ) -> Result<Response<admin::Backup>, Status> {
+        self.update_backup(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_backup(
+        &self,
+        request: Request<admin::DeleteBackupRequest>,
+    ) -> Result<Response<()>, Status> {
+        self.delete_backup(&request.get_ref().name).await.map(Response::new)
+    }
+
+    async fn list_backups(
+        &self,
+        request: Request<admin::ListBackupsRequest>,
+    ) -> Result<Response<admin::ListBackupsResponse>, Status> {
+        self.list_backups(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn copy_backup(
+        &self,
+        request: Request<admin::CopyBackupRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        self.copy_backup(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn restore_table(
+        &self,
+        request: Request<admin::RestoreTableRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        self.restore_table(request.into_inner()).await.map(Response::new)
     }
 
     async fn modify_column_families(
@@ -294,7 +352,7 @@ fn checked_view(view: i32, default: View) -> Result<View, Status> {
 }
 
 /// A table with its schema.
-fn schema_view(name: &TableName, record: &TableRecord) -> admin::Table {
+pub(crate) fn schema_view(name: &TableName, record: &TableRecord) -> admin::Table {
     view(name, record, &[], View::SchemaView)
 }
 

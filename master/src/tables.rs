@@ -7,11 +7,12 @@
 //! creation                                  deletion
 //! 1  record: creating, with its tablets     1  record: deleting, with its tablets
 //! 2  tablets made on their servers          2  rows removed from METADATA
-//! 3  rows written to METADATA               3  tablets dropped by their servers
-//! 4  record: serving                        4  record removed
+//! 3  rows written to METADATA               3  what they hold kept, by `deleted_tables`
+//! 4  record: serving                        4  tablets dropped by their servers
+//!                                           5  record removed
 //! ```
 //!
-//! A crash before a creation's step 4 is followed by a deletion's steps 2 to 4,
+//! A crash before a creation's step 4 is followed by a deletion's steps 2, 4 and 5,
 //! at the next start or at the next creation of that name; so is a crash after a
 //! deletion's step 1. METADATA's rows go before the tablets and come after them,
 //! so it never names one that is not there.
@@ -30,6 +31,7 @@ use prost::Message;
 use row_api::admin;
 use row_api::admin::modify_column_families_request::Modification;
 use row_api::names::{AuthorizedViewName, InstanceName, TableName};
+use tablet_server::control::TabletControl;
 use tablet_server::metadata::{self, TabletRecord};
 use tablet_server::row_set::RowRange;
 use tablet_server::schema::{TableId, TabletId};
@@ -59,12 +61,7 @@ impl Master {
         to_its_end(async move {
             let mut cluster = master.cluster.lock().await;
             master.instance(&name.instance).await?;
-            if let Some((found, _)) = master.read_table(&name).await? {
-                if found.state() == TableState::Serving {
-                    return Err(Status::already_exists(format!("Table already exists: {name}")).into());
-                }
-                master.remove_table(&mut cluster, &name, &found).await?;
-            }
+            master.free_name(&mut cluster, &name).await?;
             let (mut record, tablets) = master.plan_table(&cluster, table, &splits).await?;
             let revision = master.write_table(&name, &record, Expect::Absent).await?;
             let made = master.make_tablets(&tablets).await;
@@ -80,21 +77,14 @@ impl Master {
                 }
                 return Err(error);
             }
-            for record in &tablets {
-                let TabletRecord { tablet, epoch, .. } = *record;
-                let server = record.server.clone().ok_or(Error::NoServer)?;
-                cluster.learn(Event::Served { tablet, server, epoch }, epoch);
-            }
-            // They are served as they are recorded, so nothing is left to do.
-            let actions = cluster.learn(Event::TabletsFound(tablets), Epoch::default());
-            debug_assert!(actions.is_empty(), "{actions:?}");
+            learn_of_new_tablets(&mut cluster, tablets)?;
             master.router.catalog().publish(&name, serving.schema());
             Ok(serving)
         })
         .await
     }
 
-    /// Removes the table and all its rows.
+    /// Removes the table; its rows are kept for [`crate::MasterOptions::undelete_time`].
     ///
     /// # Errors
     ///
@@ -106,7 +96,8 @@ impl Master {
             let mut cluster = master.cluster.lock().await;
             let (record, _) = master.serving_table(&name).await?;
             check_unprotected(&name, &record)?;
-            master.remove_serving_table(&mut cluster, &name).await
+            let is_kept = !master.options.undelete_time.is_zero();
+            master.remove_serving_table(&mut cluster, &name, is_kept).await
         })
         .await
     }
@@ -232,35 +223,76 @@ impl Master {
         Ok(instances.map_err(tablet_server::Error::from)?)
     }
 
+    /// Sees to it that a table can be called `name`.
+    ///
+    /// # Errors
+    ///
+    /// ALREADY_EXISTS, or [`Error`].
+    pub(crate) async fn free_name(&self, cluster: &mut Cluster, name: &TableName) -> Result<()> {
+        let taken = || Err(Status::already_exists(format!("Table already exists: {name}")).into());
+        let text = name.to_string();
+        if self.restores().await?.iter().any(|(_, restore)| restore.name == text) {
+            return taken();
+        }
+        match self.read_table(name).await? {
+            Some((found, _)) if found.state() == TableState::Serving => taken(),
+            Some((found, _)) => self.remove_table(cluster, name, &found).await,
+            None => Ok(()),
+        }
+    }
+
     /// A deletion of a table that serves.
-    pub(crate) async fn remove_serving_table(&self, cluster: &mut Cluster, name: &TableName) -> Result<()> {
+    pub(crate) async fn remove_serving_table(
+        &self,
+        cluster: &mut Cluster,
+        name: &TableName,
+        is_kept: bool,
+    ) -> Result<()> {
         let (mut record, revision) = self.serving_table(name).await?;
         self.settle_replacements(cluster).await?;
         let tablets = self.tablets_of(TableId(record.table_id)).await?;
         record.tablets = tablets.iter().map(intended).collect();
         record.state = TableState::Deleting.into();
+        record.is_kept = is_kept;
         self.write_table(name, &record, Expect::At(revision)).await?;
         self.router.catalog().withdraw(TableId(record.table_id));
         self.remove_table(cluster, name, &record).await
     }
 
-    /// Steps 2 to 4 of a deletion; doing them again does no harm.
+    /// Steps 2 to 5 of a deletion; doing them again does no harm.
     pub(crate) async fn remove_table(
         &self,
         cluster: &mut Cluster,
         name: &TableName,
         record: &TableRecord,
     ) -> Result<()> {
-        let row = |tablet: &IntendedTablet| metadata::row_key(TableId(record.table_id), &tablet.end);
-        self.metadata.remove(record.tablets.iter().map(row)).await?;
-        for tablet in &record.tablets {
-            let server = self.servers.control(&ServerId(tablet.server.clone())).ok_or(Error::NoServer)?;
-            server.drop_tablet(TabletId(tablet.tablet)).await?;
+        self.withdraw_rows(TableId(record.table_id), &record.tablets).await?;
+        if record.is_kept {
+            self.keep_deleted(cluster, name, record).await?;
         }
-        let dropped: BTreeSet<_> = record.tablets.iter().map(|tablet| TabletId(tablet.tablet)).collect();
-        cluster.learn(Event::TabletsDropped(dropped), Epoch::default());
+        self.drop_tablets(cluster, &record.tablets).await?;
         self.remove_policies(&Resource::Table(name.clone())).await?;
         Ok(self.lock_service.delete(&table_record::key(name), Expect::Anything).await?)
+    }
+
+    /// Removes the rows of `tablets`, which are of `table`, from METADATA.
+    pub(crate) async fn withdraw_rows(&self, table: TableId, tablets: &[IntendedTablet]) -> Result<()> {
+        self.metadata.remove(tablets.iter().map(|tablet| metadata::row_key(table, &tablet.end))).await
+    }
+
+    /// Has their servers drop `tablets`.
+    pub(crate) async fn drop_tablets(&self, cluster: &mut Cluster, tablets: &[IntendedTablet]) -> Result<()> {
+        for tablet in tablets {
+            self.server_of(tablet)?.drop_tablet(TabletId(tablet.tablet)).await?;
+        }
+        let dropped: BTreeSet<_> = tablets.iter().map(|tablet| TabletId(tablet.tablet)).collect();
+        cluster.learn(Event::TabletsDropped(dropped), Epoch::default());
+        Ok(())
+    }
+
+    /// The server that has the tablet.
+    pub(crate) fn server_of(&self, tablet: &IntendedTablet) -> Result<Arc<dyn TabletControl>> {
+        self.servers.control(&ServerId(tablet.server.clone())).ok_or(Error::NoServer)
     }
 
     /// A record for a table that is to be created, and its tablets.
@@ -305,13 +337,18 @@ impl Master {
         }
     }
 
-    async fn read_table(&self, name: &TableName) -> Result<Option<(TableRecord, Revision)>> {
+    pub(crate) async fn read_table(&self, name: &TableName) -> Result<Option<(TableRecord, Revision)>> {
         let Some(record) = self.lock_service.get(&table_record::key(name)).await? else { return Ok(None) };
         let table = TableRecord::read(&record.key, &record.value).map_err(tablet_server::Error::from)?;
         Ok(Some((table, record.revision)))
     }
 
-    async fn write_table(&self, name: &TableName, record: &TableRecord, expect: Expect) -> Result<Revision> {
+    pub(crate) async fn write_table(
+        &self,
+        name: &TableName,
+        record: &TableRecord,
+        expect: Expect,
+    ) -> Result<Revision> {
         Ok(self.lock_service.put(&table_record::key(name), record.encode_to_vec().into(), expect).await?)
     }
 }
@@ -328,7 +365,20 @@ pub(crate) fn check_unprotected(name: &TableName, record: &TableRecord) -> std::
     Err(Status::failed_precondition(why))
 }
 
-fn intended(record: &TabletRecord) -> IntendedTablet {
+/// Takes in that `tablets`, which are new, are served as they are recorded.
+pub(crate) fn learn_of_new_tablets(cluster: &mut Cluster, tablets: Vec<TabletRecord>) -> Result<()> {
+    for record in &tablets {
+        let TabletRecord { tablet, epoch, .. } = *record;
+        let server = record.server.clone().ok_or(Error::NoServer)?;
+        cluster.learn(Event::Served { tablet, server, epoch }, epoch);
+    }
+    // So nothing is left to do.
+    let actions = cluster.learn(Event::TabletsFound(tablets), Epoch::default());
+    debug_assert!(actions.is_empty(), "{actions:?}");
+    Ok(())
+}
+
+pub(crate) fn intended(record: &TabletRecord) -> IntendedTablet {
     IntendedTablet {
         tablet: record.tablet.0,
         end: record.range.end.clone(),

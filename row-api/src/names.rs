@@ -51,6 +51,15 @@ pub struct AuthorizedViewName {
     pub view: String,
 }
 
+/// A backup, `projects/{project}/instances/{instance}/clusters/{cluster}/backups/{backup}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackupName {
+    /// The cluster that keeps it.
+    pub cluster: ClusterName,
+    /// The backup's id within its cluster.
+    pub backup: String,
+}
+
 /// A name that does not have the shape its field asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {found:?} is not of the form {expected:?}")]
@@ -151,6 +160,25 @@ impl AuthorizedViewName {
     }
 }
 
+impl BackupName {
+    const FORM: &str = "projects/<project>/instances/<instance>/clusters/<cluster>/backups/<backup>";
+
+    /// Takes `text`, the content of the request's `field`, apart.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`] when it has another form.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, BadName> {
+        let bad = || bad(field, text, Self::FORM);
+        let (cluster, backup) = text.rsplit_once("/backups/").ok_or_else(bad)?;
+        let (instance, cluster) = of_instance("clusters", cluster).ok_or_else(bad)?;
+        if backup.is_empty() || backup.contains('/') {
+            return Err(bad());
+        }
+        Ok(Self { cluster: ClusterName { instance, cluster }, backup: backup.to_owned() })
+    }
+}
+
 impl fmt::Display for InstanceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "projects/{}/instances/{}", self.project, self.instance)
@@ -178,6 +206,12 @@ impl fmt::Display for AppProfileName {
 impl fmt::Display for AuthorizedViewName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/authorizedViews/{}", self.table, self.view)
+    }
+}
+
+impl fmt::Display for BackupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/backups/{}", self.cluster, self.backup)
     }
 }
 
@@ -224,6 +258,11 @@ mod tests {
         assert!(TableName::parse("name", text).is_err());
         let text = "projects/p/instances/i/tables/t/authorizedViews/v";
         assert_eq!(AuthorizedViewName::parse("name", text).unwrap().to_string(), text);
+        let text = "projects/p/instances/i/clusters/c/backups/b";
+        assert_eq!(BackupName::parse("name", text).unwrap().to_string(), text);
+        for bad in ["projects/p/instances/i/clusters/c", "projects/p/instances/i/tables/t/backups/b"] {
+            assert!(BackupName::parse("name", bad).is_err());
+        }
         for bad in ["projects/p/instances/i/tables/t", "projects/p/instances/i/tables/t/authorizedViews/"] {
             assert!(AuthorizedViewName::parse("name", bad).is_err());
         }

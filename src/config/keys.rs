@@ -192,6 +192,12 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| humantime::format_duration(config.merge_after).to_string(),
     },
     Key {
+        name: "rows.undelete",
+        about: "how long a deleted table can be brought back by UndeleteTable, and keeps its disk space; 0s deletes at once",
+        set: |config, text| span(text, 0, 365 * 24 * 3600).map(|value| config.undelete_time = value),
+        show: |config| humantime::format_duration(config.undelete_time).to_string(),
+    },
+    Key {
         name: "events.format",
         about: "how events are written to standard error: text or json",
         set: |config, text| {

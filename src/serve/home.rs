@@ -4,6 +4,7 @@
 //! coordination/      the embedded lock service: schemas, locks, epochs
 //! tablet-server/     commit log, SSTables, manifests
 //! tablet-server-2/   the same of a second tablet server, and so on
+//! checkpoints/       what backups and deleted tables hold
 //! haystack/          photo volumes and their index files
 //! ```
 

@@ -65,7 +65,7 @@ pub(super) struct Rows {
     master: Arc<Master>,
     router: Arc<Router>,
     /// What the master is asked to do from time to time.
-    chores: [JoinHandle<()>; 4],
+    chores: [JoinHandle<()>; 5],
 }
 
 impl Rows {
@@ -83,6 +83,8 @@ impl Rows {
             ..BalanceOptions::default()
         };
 
+        let master_options = MasterOptions { balance, undelete_time: config.undelete_time };
+
         let lock_service: Arc<dyn LockService> = Arc::clone(&home.lock_service) as _;
         let catalog = Arc::new(Catalog::new());
         let fleet = Fleet::open(
@@ -99,8 +101,7 @@ impl Rows {
         let router = Arc::new(Router::new(locator, catalog));
         let recovery = Arc::clone(&fleet) as _;
         let master =
-            Master::start(lock_service, servers, Arc::clone(&router), recovery, MasterOptions { balance })
-                .await;
+            Master::start(lock_service, servers, Arc::clone(&router), recovery, master_options).await;
         let master = master.map_err(ServeError::Master)?;
         let chores = [
             repeat(Duration::from_secs(60), &master, "note the tablets' load", |master| async move {
@@ -117,6 +118,9 @@ impl Rows {
             ),
             repeat(Duration::from_secs(2), &master, "even out load", |master| async move {
                 master.balance(SystemTime::now()).await
+            }),
+            repeat(Duration::from_secs(60), &master, "remove what has expired", |master| async move {
+                master.expire(SystemTime::now()).await
             }),
         ];
         Ok(Self { fleet, master, router, chores })

@@ -24,6 +24,10 @@ pub struct Assignment {
     pub epoch: Epoch,
 }
 
+/// A checkpoint's number, never used twice: what some tablets held at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CheckpointId(pub u64);
+
 /// Figures of one tablet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TabletStats {
@@ -162,6 +166,29 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
 
     /// Lets the writers of a tablet that is held go on.
     async fn resume_tablet(&self, tablet: TabletId) -> Result<()>;
+
+    /// Writes what `tablets`, served or not, hold now to the checkpoint `id`, all
+    /// of it as of one moment, and gives the bytes that it pins. Writes go on
+    /// meanwhile; those acknowledged before the call are in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DataMissing`](crate::Error::DataMissing): the data of one of them
+    /// is not here. There is no such checkpoint then, as after any other error.
+    async fn write_checkpoint(&self, id: CheckpointId, tablets: &[TabletId]) -> Result<u64>;
+
+    /// The checkpoints that this server reaches, unfinished ones among them.
+    async fn checkpoints(&self) -> Result<Vec<CheckpointId>>;
+
+    /// Removes a checkpoint. Tablets that were restored from it keep their data.
+    async fn drop_checkpoint(&self, id: CheckpointId) -> Result<()>;
+
+    /// Makes a tablet of what `from` held in the checkpoint `id`, durably, and serves it.
+    ///
+    /// # Errors
+    ///
+    /// The tablet may exist; it does so whole or not at all.
+    async fn restore_tablet(&self, assignment: Assignment, id: CheckpointId, from: TabletId) -> Result<()>;
 
     /// How the server is.
     fn health(&self) -> Health;

@@ -4,6 +4,7 @@
 //! ```text
 //! tablet-server/      that of tablet-server-1
 //! tablet-server-2/    that of tablet-server-2, and so on
+//! checkpoints/        what tablets held at some moment
 //! ```
 //!
 //! A process that is to have fewer servers than before opens those that there

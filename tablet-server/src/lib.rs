@@ -6,8 +6,8 @@
 //! and where their tablets are: [`schema`], [`value_type`], [`table_record`],
 //! [`authorized_view`], [`app_profiles`], [`catalog`], [`metadata`]. Then the tablet
 //! server, which serves the tablets that the master has it load ([`control`]) to
-//! gateways ([`row_server`]); a [`fleet`] of them runs in one process. Last the
-//! [`gateway`], the gRPC service in front of them all.
+//! gateways ([`row_server`]), and keeps what they held at some moment in `checkpoints`;
+//! a [`fleet`] of them runs in one process. Last the [`gateway`], the gRPC service in front of them all.
 
 pub mod schema;
 
@@ -37,6 +37,7 @@ pub mod metadata;
 pub mod table_record;
 pub mod value_type;
 
+mod checkpoints;
 pub mod clock;
 pub mod control;
 pub mod fleet;

@@ -24,8 +24,9 @@ use tokio::task::spawn_blocking;
 use crate::aggregate::CellAggregates;
 use crate::catalog::Catalog;
 use crate::check_and_mutate::CheckAndMutate;
+use crate::checkpoints::Checkpoints;
 use crate::clock::Clock;
-use crate::control::{Assignment, HandOver, Health, SplitProposal, TabletControl, TabletStats};
+use crate::control::{Assignment, CheckpointId, HandOver, Health, SplitProposal, TabletControl, TabletStats};
 use crate::error::{Error, Result};
 use crate::hand_overs::HandOvers;
 use crate::mutation::RowMutations;
@@ -56,6 +57,8 @@ pub struct TabletServerOptions {
     pub dir: PathBuf,
     /// How tablets are handed over: the same for all servers of a process.
     pub hand_overs: HandOvers,
+    /// The directory of checkpoints, on the same file system; other servers may have the same.
+    pub checkpoint_dir: PathBuf,
     /// Its engine's tunables; the merge operator of tablets is added.
     pub engine: lsm::Options,
     /// Row requests at once, scans aside; at least 1.
@@ -73,11 +76,12 @@ pub struct TabletServerOptions {
 }
 
 impl TabletServerOptions {
-    /// The defaults for the server `id` in `dir`.
+    /// The defaults for the server `id` in `dir`, with checkpoints beside it.
     pub fn new(id: ServerId, dir: PathBuf) -> Self {
         Self {
             id,
             hand_overs: HandOvers::default(),
+            checkpoint_dir: dir.with_file_name("checkpoints"),
             dir,
             engine: lsm::Options::default(),
             request_count_max: 10_000,
@@ -100,6 +104,7 @@ pub struct TabletServer {
     tablets: RwLock<HashMap<TabletId, Arc<Tablet>>>,
     tablet_count: Gauge,
     tablet_bytes_max: u64,
+    checkpoints: Checkpoints,
     requests: Semaphore,
     scans: Arc<Semaphore>,
 }
@@ -121,6 +126,7 @@ impl TabletServer {
     ) -> Result<Arc<Self>> {
         let session = lock_service.lock(&format!("servers/{}", options.id)).await?;
         let epoch = session.epoch();
+        let checkpoints = Checkpoints::new(Arc::clone(&fs), options.checkpoint_dir);
         let (dir, mut tunables) = (options.dir, options.engine);
         tunables.merge_operators.push(Arc::new(CellAggregates));
         let engine = blocking(move || Ok(Engine::open(fs, &dir, epoch.0, tunables)?)).await?;
@@ -141,6 +147,7 @@ impl TabletServer {
             around,
             tablets: RwLock::default(),
             tablet_bytes_max: options.tablet_bytes_max,
+            checkpoints,
             requests: Semaphore::new(options.request_count_max),
             scans: Arc::new(Semaphore::new(options.scan_count_max)),
         }))
@@ -419,6 +426,41 @@ impl TabletControl for TabletServer {
         if let Ok(tablet) = self.tablet(tablet) {
             tablet.resume();
         }
+        Ok(())
+    }
+
+    async fn write_checkpoint(&self, id: CheckpointId, tablets: &[TabletId]) -> Result<u64> {
+        for tablet in tablets {
+            self.find_tree(*tablet)?;
+        }
+        let (checkpoints, tablets) = (self.checkpoints.clone(), tablets.to_vec());
+        let engine = self.around.engine.clone();
+        blocking(move || {
+            checkpoints.write(id, &engine, &tablets)?;
+            checkpoints.table_bytes(id)
+        })
+        .await
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<CheckpointId>> {
+        let checkpoints = self.checkpoints.clone();
+        blocking(move || checkpoints.list()).await
+    }
+
+    async fn drop_checkpoint(&self, id: CheckpointId) -> Result<()> {
+        let checkpoints = self.checkpoints.clone();
+        blocking(move || checkpoints.remove(id)).await
+    }
+
+    async fn restore_tablet(&self, assignment: Assignment, id: CheckpointId, from: TabletId) -> Result<()> {
+        if self.serves(&assignment) {
+            return Ok(());
+        }
+        let (engine, checkpoints) = (self.around.engine.clone(), self.checkpoints.clone());
+        let to = assignment.tablet;
+        blocking(move || checkpoints.restore(id, from, &engine, to)).await?;
+        let tree = self.find_tree(to)?;
+        self.serve(assignment, tree).await;
         Ok(())
     }
 

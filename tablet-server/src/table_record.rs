@@ -61,6 +61,9 @@ pub struct TableRecord {
     /// Authorized views by id; their names are empty.
     #[prost(btree_map = "string, message", tag = "7")]
     pub authorized_views: BTreeMap<String, admin::AuthorizedView>,
+    /// While deleting: whether what the tablets hold is kept for a while.
+    #[prost(bool, tag = "8")]
+    pub is_kept: bool,
 }
 
 /// A tablet that a creation makes or a deletion removes.
@@ -121,6 +124,7 @@ impl TableRecord {
             next_family_id: 1,
             tablets,
             authorized_views: BTreeMap::new(),
+            is_kept: false,
         }
     }
 

@@ -190,7 +190,7 @@ def test_drop_row_range_wants_a_target(admin, new_table):
 @pytest.mark.hayloft_only("the emulator dies of it")
 def test_what_is_absent_says_so_in_a_sentence(admin, instance_name):
     with pytest.raises(exceptions.MethodNotImplemented) as caught:
-        list(admin.list_backups(parent=f"{instance_name}/clusters/-"))
+        list(admin.list_schema_bundles(parent=f"{instance_name}/tables/t"))
     assert len(caught.value.message.split()) >= 4
 
 

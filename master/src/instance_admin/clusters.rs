@@ -124,10 +124,7 @@ impl InstanceAdmin {
     pub(super) async fn delete_cluster(&self, name: &str) -> Result<(), Status> {
         let name = ClusterName::parse("name", name)?;
         self.caller.check_instance_change(&name.instance)?;
-        let instance = name.instance.clone();
-        let change = move |record: &mut _| cluster_rules::remove(record, &name.instance, &name.cluster);
-        self.master.change_instance(instance, change).await?;
-        Ok(())
+        Ok(self.master.delete_cluster(name).await?)
     }
 }
 

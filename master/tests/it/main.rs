@@ -2,6 +2,7 @@
 #![expect(unreachable_pub, reason = "nothing is public in an integration test")]
 
 mod aggregates;
+mod backups;
 mod crashes;
 mod instances;
 mod moves;

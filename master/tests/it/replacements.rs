@@ -33,13 +33,13 @@ pub fn hasty() -> MasterOptions {
         busy_rows_per_s: 1e9,
         ..BalanceOptions::default()
     };
-    MasterOptions { balance }
+    MasterOptions { balance, ..MasterOptions::default() }
 }
 
 /// Nothing is merged, whatever time passes.
 pub fn patient() -> MasterOptions {
     let balance = BalanceOptions { merge_after: Duration::MAX, ..hasty().balance };
-    MasterOptions { balance }
+    MasterOptions { balance, ..MasterOptions::default() }
 }
 
 pub async fn open(fs: &SimulatedFileSystem, server_count: usize, options: MasterOptions) -> Opened {
@@ -296,7 +296,13 @@ async fn splits_moves_merges_and_balance_under_traffic_lose_and_repeat_nothing()
     let fs = SimulatedFileSystem::new();
     let small = |options: &mut tablet_server::TabletServerOptions| options.tablet_bytes_max = 60_000;
     let balance = BalanceOptions { tablet_bytes_max: 200_000, ..hasty().balance };
-    let stack = Stack::open_fleet(Arc::new(fs.clone()), Path::new(DIR), 3, small, MasterOptions { balance });
+    let stack = Stack::open_fleet(
+        Arc::new(fs.clone()),
+        Path::new(DIR),
+        3,
+        small,
+        MasterOptions { balance, ..MasterOptions::default() },
+    );
     let stack = Arc::new(stack.await.unwrap());
     let table = stack.create("t", &["2", "4", "f"]).await;
     let (written, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));

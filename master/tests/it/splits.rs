@@ -79,6 +79,12 @@ async fn disk() -> (SimulatedFileSystem, TableName) {
     (fs.power_cut(0), table)
 }
 
+/// So many letters, which do not get smaller on disk.
+fn text(count: u64) -> String {
+    let letter = |i: u64| char::from(b'0' + ((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u8);
+    (0..count).map(letter).collect()
+}
+
 /// Splits until nothing is too large; how many tablets there are then.
 async fn split_all(stack: &Stack) -> usize {
     let mut count = 0;
@@ -166,7 +172,8 @@ async fn splits_under_traffic_lose_and_repeat_nothing() {
     for writer in 0..WRITERS + BATCH_WRITERS {
         let (client, table, written) = (stack.client.clone(), table.clone(), Arc::clone(&written));
         writers.spawn(async move {
-            let mutations = || vec![set("f", "q", &"v".repeat(1_000))];
+            let value = text(1_000);
+            let mutations = || vec![set("f", "q", &value)];
             for i in 0..WRITES {
                 // Spread over all rows, in another order for each writer.
                 let place = (i * 37 + writer * 11) % WRITES;
