@@ -248,11 +248,11 @@ mod tests {
         admin::Backup { source_table: TABLE.to_owned(), expire_time, ..admin::Backup::default() }
     }
 
-    fn new(backup: admin::Backup) -> Result<admin::Backup, Status> {
-        check_new(&instance(), &backup, now()).map(|(_, backup)| backup)
+    fn new(backup: &admin::Backup) -> Result<admin::Backup, Status> {
+        check_new(&instance(), backup, now()).map(|(_, backup)| backup)
     }
 
-    fn ready(backup: admin::Backup) -> BackupRecord {
+    fn ready(backup: &admin::Backup) -> BackupRecord {
         let backup = admin::Backup { state: State::Ready.into(), ..new(backup).unwrap() };
         BackupRecord { backup: Some(backup), saved: Some(SavedTable::default()), operation: 1 }
     }
@@ -271,11 +271,11 @@ mod tests {
             (DAY * 90, true),
             (DAY * 90 + Duration::from_secs(1), false),
         ] {
-            assert_eq!(new(wanted(later(span))).is_ok(), is_allowed, "{span:?}");
+            assert_eq!(new(&wanted(later(span))).is_ok(), is_allowed, "{span:?}");
         }
-        refused(new(wanted(None)), "backup.expire_time");
+        refused(new(&wanted(None)), "backup.expire_time");
         let nonsense = Timestamp { seconds: i64::MAX, nanos: -1 };
-        refused(new(wanted(Some(nonsense))), "backup.expire_time");
+        refused(new(&wanted(Some(nonsense))), "backup.expire_time");
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
         let elsewhere = TABLE.replace("/i/", "/j/");
         for source_table in [String::new(), "t".to_owned(), elsewhere] {
             let backup = admin::Backup { source_table, ..wanted(later(DAY)) };
-            refused(new(backup), "backup.source_table");
+            refused(new(&backup), "backup.source_table");
         }
     }
 
@@ -295,9 +295,9 @@ mod tests {
             ..wanted(later(DAY * 9))
         };
         let standard = admin::Backup { backup_type: BackupType::Standard.into(), ..hot(later(DAY)) };
-        refused(new(standard), "backup.hot_to_standard_time");
-        refused(new(hot(later(HOUR * 23))), "backup.hot_to_standard_time");
-        let mut backup = new(hot(later(DAY * 2))).unwrap();
+        refused(new(&standard), "backup.hot_to_standard_time");
+        refused(new(&hot(later(HOUR * 23))), "backup.hot_to_standard_time");
+        let mut backup = new(&hot(later(DAY * 2))).unwrap();
         assert!(!cool_down(&mut backup, now() + DAY));
         assert!(cool_down(&mut backup, now() + DAY * 2));
         assert_eq!(backup.backup_type(), BackupType::Standard);
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_kept_for_thirty_days_and_not_copied() {
-        let source = ready(wanted(later(DAY)));
+        let source = ready(&wanted(later(DAY)));
         refused(check_copy(&name(), &source, later(DAY * 31), now()), "expire_time");
         let copy = check_copy(&name(), &source, later(DAY * 30), now()).unwrap();
         assert_eq!((copy.backup().source_backup.as_str(), copy.is_ready()), (&*name().to_string(), true));
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn an_update_changes_what_its_mask_names() {
         let change = |paths: &[&str], expire_time, at| {
-            let mut record = ready(wanted(later(DAY)));
+            let mut record = ready(&wanted(later(DAY)));
             let paths: Vec<_> = paths.iter().map(|path| (*path).to_owned()).collect();
             let source_table = String::new();
             update(&name(), &mut record, &admin::Backup { source_table, ..wanted(expire_time) }, &paths, at)
