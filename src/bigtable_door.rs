@@ -1,9 +1,13 @@
 //! The Bigtable door: gRPC connections, each an HTTP/2 connection of its own.
 
+mod call;
+mod deadline;
 mod first_here;
 mod gathered;
 mod in_flight;
 mod row_calls;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -12,32 +16,42 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cluster::{Door, Shutdown};
-use http_body_util::Either;
+use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use row_api::data::bigtable_server::Bigtable;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::codegen::StdError;
 use tonic::service::Routes;
 
+use call::{AnswerBody, Call, Patience, RequestBody};
 use first_here::FirstHere;
 use gathered::Gathered;
-use in_flight::{AnswerBody, InFlight, RequestBody};
-use row_calls::RowCall;
+use in_flight::InFlight;
+use row_calls::{Answer, RowCall};
 
 /// Calls under way at once on one connection.
 const STREAMS_MAX: u32 = 1024;
 /// What a peer may send ahead of being read, bytes: on one call, and on all of a connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes of a request's headers, as HTTP/2 counts them; gRPC's own default is 8 KiB.
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
+/// Calls that a peer may take back before they have begun, and that may fail by
+/// its fault; at one more the connection ends with ENHANCE_YOUR_CALM (CVE-2023-44487).
+const EARLY_RESETS_MAX: usize = 20;
+const FAULTS_MAX: usize = 256;
 /// A peer that is silent this long is asked for a sign of life, and let go
 /// after as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// A peer that has sent nothing at all by then is let go. hyper watches a
-/// connection, and can end it in order, only from its first bytes on.
-const FIRST_BYTE_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that each HTTP/2 connection begins with. hyper watches a connection,
+/// and can end it in order, only once it has them.
+const PREFACE_BYTES: usize = 24;
 
 /// Serves `rows`, and what else is in `routes`, until `shutdown` begins;
 /// connections then finish the calls they have. Bodies of requests take
@@ -49,7 +63,8 @@ pub(crate) async fn serve<T: Bigtable>(
     in_flight_bytes_max: u64,
     shutdown: Shutdown,
 ) {
-    serve_within(door, rows, routes, Arc::new(InFlight::new(in_flight_bytes_max)), shutdown).await;
+    let in_flight = Arc::new(InFlight::new(in_flight_bytes_max));
+    serve_within(door, rows, routes, in_flight, Patience::default(), shutdown).await;
 }
 
 async fn serve_within<T: Bigtable>(
@@ -57,44 +72,43 @@ async fn serve_within<T: Bigtable>(
     rows: T,
     routes: Routes,
     in_flight: Arc<InFlight>,
+    patience: Patience,
     shutdown: Shutdown,
 ) {
     let (rows, routes) = (Arc::new(rows), TowerToHyperService::new(routes.prepare()));
     let stop = shutdown.clone();
     door.serve(shutdown, move |stream, peer| {
         let (rows, routes, in_flight) = (Arc::clone(&rows), routes.clone(), Arc::clone(&in_flight));
-        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let charge = in_flight.begin();
-            let request = request.map(|body| RequestBody::new(body, Arc::clone(&charge)));
-            let answering = match RowCall::of(&request) {
-                Some(call) => Either::Left(call.answer(Arc::clone(&rows), request)),
-                None => Either::Right(routes.call(request)),
+        let executor = FirstHere::default();
+        let calls = executor.clone();
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let (deadline, malformed) = match deadline::of(request.headers()) {
+                Ok(deadline) => (deadline, None),
+                Err(malformed) => (None, Some(malformed)),
             };
+            let call = Arc::new(Call::new(in_flight.begin(), patience, deadline));
+            calls.expect(Arc::clone(&call));
+            let request = request.map(|body| RequestBody::new(body, Arc::clone(&call)));
+            let answering = answer(Arc::clone(&rows), routes.clone(), request);
             async move {
-                let body = match answering {
-                    Either::Left(answering) => answering.await.map(Either::Left),
-                    Either::Right(answering) => answering.await?.map(Either::Right),
+                let answer = match malformed {
+                    Some(malformed) => Some(malformed.into_http()),
+                    None => deadline::within(deadline, answering).await,
                 };
-                Ok::<_, Infallible>(body.map(|body| AnswerBody::new(body, charge)))
+                let answer = answer.unwrap_or_else(|| deadline::exceeded().into_http());
+                Ok::<_, Infallible>(answer.map(|body| AnswerBody::new(body, call)))
             }
         });
         let stop = stop.clone();
         async move {
-            // Readiness alone may be reported before anything has come.
-            let first_byte = &mut [0];
-            tokio::select! {
-                spoken = timeout(FIRST_BYTE_PATIENCE, stream.peek(first_byte)) => {
-                    if !matches!(spoken, Ok(Ok(1))) {
-                        return;
-                    }
-                }
-                () = stop.begun() => return,
-            }
-            let (stream, executor) = (Gathered::new(stream), FirstHere::default());
+            let Some(stream) = begun(stream, patience, &stop).await else { return };
             let connection = hyper::server::conn::http2::Builder::new(executor.clone())
                 .auto_date_header(false)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
+                .max_header_list_size(HEADERS_BYTES_MAX)
+                .max_pending_accept_reset_streams(EARLY_RESETS_MAX)
+                .max_local_error_reset_streams(FAULTS_MAX)
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .max_frame_size(1 << 18)
@@ -124,97 +138,24 @@ async fn serve_within<T: Bigtable>(
     .await;
 }
 
-#[cfg(test)]
-mod tests {
-    use cluster::DoorOptions;
-    use row_api::client::{RowClient, connect_lazy};
-    use row_api::data::bigtable_server::BigtableServer;
-    use row_api::data::{MutateRowRequest, MutateRowResponse};
-    use tokio::sync::{Semaphore, mpsc};
-    use tonic::transport::Endpoint;
-    use tonic::{Code, Request, Response, Status};
-
-    use super::*;
-
-    /// Says that a request has arrived, and keeps it until told to go on.
-    #[derive(Clone)]
-    struct Waiting {
-        arrived: mpsc::UnboundedSender<usize>,
-        go_on: Arc<Semaphore>,
+/// Has `rows` answer the request, or `routes` where it is for another service.
+async fn answer<T: Bigtable>(
+    rows: Arc<T>,
+    routes: TowerToHyperService<Routes>,
+    request: http::Request<RequestBody<Incoming>>,
+) -> http::Response<Answer> {
+    match RowCall::of(&request) {
+        Some(call) => call.answer(rows, request).await,
+        None => routes.call(request).await.unwrap_or_else(|error| match error {}).map(Answer::Other),
     }
+}
 
-    #[tonic::async_trait]
-    impl Bigtable for Waiting {
-        async fn mutate_row(
-            &self,
-            request: Request<MutateRowRequest>,
-        ) -> Result<Response<MutateRowResponse>, Status> {
-            self.arrived.send(request.get_ref().row_key.len()).unwrap();
-            self.go_on.acquire().await.unwrap().forget();
-            Ok(Response::new(MutateRowResponse {}))
-        }
-    }
-
-    async fn call(client: &RowClient, bytes: usize) -> Result<(), Status> {
-        let request = MutateRowRequest { row_key: vec![7; bytes].into(), ..MutateRowRequest::default() };
-        client.data().mutate_row(request).await.map(drop)
-    }
-
-    #[tokio::test]
-    async fn requests_past_the_bound_are_refused_until_others_end() {
-        let options = DoorOptions {
-            name: "test",
-            address: "127.0.0.1:0".parse().unwrap(),
-            insecure: false,
-            connection_count_max: 16,
-            refusal: b"",
-        };
-        let door = Door::open(options).await.unwrap();
-        let endpoint = Endpoint::from_shared(format!("http://{}", door.local_address())).unwrap();
-        let client = || RowClient::new(connect_lazy(&endpoint));
-        let (arrived, mut arrivals) = mpsc::unbounded_channel();
-        let go_on = Arc::new(Semaphore::new(0));
-        let service = Waiting { arrived, go_on: Arc::clone(&go_on) };
-        let routes = Routes::new(BigtableServer::new(service.clone()));
-        let in_flight = Arc::new(InFlight::new(1 << 20));
-        let shutdown = Shutdown::new();
-        tokio::spawn(serve_within(door, service, routes, Arc::clone(&in_flight), shutdown.clone()));
-
-        // Two calls on connections of their own hold most of the room.
-        let held: Vec<_> = [client(), client()]
-            .into_iter()
-            .map(|client| tokio::spawn(async move { call(&client, 450_000).await }))
-            .collect();
-        assert_eq!((arrivals.recv().await, arrivals.recv().await), (Some(450_000), Some(450_000)));
-        assert!(in_flight.bytes() > 900_000);
-
-        let third = client();
-        let hostile: Vec<_> = (0..20)
-            .map(|_| {
-                let client = third.clone();
-                tokio::spawn(async move { call(&client, 200_000).await })
-            })
-            .collect();
-        for refused in hostile {
-            let status = refused.await.unwrap().unwrap_err();
-            assert_eq!(status.code(), Code::Unavailable, "{status}");
-            assert!(status.message().contains("bigtable.in_flight_max (1.0 MiB)"), "{status}");
-        }
-
-        go_on.add_permits(3);
-        for held in held {
-            held.await.unwrap().unwrap();
-        }
-        call(&third, 200_000).await.unwrap();
-
-        // Alone and still too large, as many times as it comes.
-        for _ in 0..20 {
-            let status = call(&third, 8 << 20).await.unwrap_err();
-            assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-        }
-        shutdown.begin();
-        drop((client, third));
-        assert!(shutdown.drained(Duration::from_secs(10)).await);
-        assert_eq!(in_flight.bytes(), 0);
-    }
+/// The connection once its preface has come; none where that takes too long.
+async fn begun(mut stream: TcpStream, patience: Patience, stop: &Shutdown) -> Option<Gathered<TcpStream>> {
+    let mut preface = [0; PREFACE_BYTES];
+    tokio::select! {
+        spoken = timeout(patience.preface, stream.read_exact(&mut preface)) => spoken.ok()?.ok()?,
+        () = stop.begun() => return None,
+    };
+    Some(Gathered::new(stream, Bytes::copy_from_slice(&preface)))
 }

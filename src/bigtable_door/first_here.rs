@@ -3,27 +3,45 @@
 //! Most reads find their blocks in memory and are answered without a wait. As
 //! tasks of their own they would cost an allocation of a few kilobytes, a way
 //! through the scheduler, and a second look at the connection to send the
-//! answer. A call that has to wait becomes a task; so does each further call
-//! that a connection brings at once, so that other threads can take part.
+//! answer. A call that has to wait becomes a task, and is [`Watched`]; so does
+//! each further call that a connection brings at once, so that other threads
+//! can take part.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use hyper::rt::Executor;
+use parking_lot::Mutex;
 
-/// The executor of one connection.
+use super::call::{Call, Watched};
+
+/// The executor of one connection. Its clones are one executor.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FirstHere {
-    has_begun: Arc<AtomicBool>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    has_begun: AtomicBool,
+    /// The call that comes next.
+    next: Mutex<Option<Arc<Call>>>,
 }
 
 impl FirstHere {
     /// Lets the next call run here: the connection is about to be looked at.
     pub(super) fn begin(&self) {
-        self.has_begun.store(false, Relaxed);
+        self.inner.has_begun.store(false, Relaxed);
+    }
+
+    /// Says which call it is that is executed next: hyper has a request's service
+    /// called and its call executed in one go.
+    pub(super) fn expect(&self, call: Arc<Call>) {
+        *self.inner.next.lock() = Some(call);
     }
 }
 
@@ -32,19 +50,27 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        if self.has_begun.swap(true, Relaxed) {
-            tokio::spawn(call);
+        let expected = self.inner.next.lock().take();
+        let mut call = Box::pin(call);
+        if self.inner.has_begun.swap(true, Relaxed) {
+            spawn(call, expected);
             return;
         }
-        let mut call = Box::pin(call);
         // Whatever it waits for learns of the task at that one's first poll. A
         // panic ends this call alone, as it would in a task.
         let mut context = Context::from_waker(Waker::noop());
         let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut context)));
         if matches!(polled, Ok(Poll::Pending)) {
-            tokio::spawn(call);
+            spawn(call, expected);
         }
     }
+}
+
+fn spawn(task: Pin<Box<impl Future<Output = ()> + Send + 'static>>, call: Option<Arc<Call>>) {
+    match call {
+        Some(call) => tokio::spawn(Watched::new(task, call)),
+        None => tokio::spawn(task),
+    };
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -28,6 +29,8 @@ pub(super) struct Gathered<S> {
 #[derive(Debug)]
 struct Inner<S> {
     stream: S,
+    /// Bytes that were read of the stream before.
+    unread: Bytes,
     waiting: Vec<u8>,
     /// How much of `waiting` has been sent.
     sent: usize,
@@ -40,8 +43,9 @@ impl<S> Clone for Gathered<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { stream, waiting: Vec::new(), sent: 0 })) }
+    /// The stream, of which `unread` was read already and is to be read again.
+    pub(super) fn new(stream: S, unread: Bytes) -> Self {
+        Self { inner: Arc::new(Mutex::new(Inner { stream, unread, waiting: Vec::new(), sent: 0 })) }
     }
 
     /// Writes what waits.
@@ -117,7 +121,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner.lock().stream).poll_read(context, buffer)
+        let mut inner = self.inner.lock();
+        if inner.unread.is_empty() {
+            return Pin::new(&mut inner.stream).poll_read(context, buffer);
+        }
+        let bytes = inner.unread.len().min(buffer.remaining());
+        buffer.put_slice(&inner.unread.split_to(bytes));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -161,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn writes_wait_until_they_are_sent_and_keep_their_order() {
         let (ours, mut theirs) = duplex(1 << 20);
-        let gathered = Gathered::new(ours);
+        let gathered = Gathered::new(ours, Bytes::new());
         let mut writer = gathered.clone();
         writer.write_all(b"header").await.unwrap();
         writer.flush().await.unwrap();
@@ -175,12 +185,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_read_before_is_read_first() {
+        let (mut ours, mut theirs) = duplex(100);
+        theirs.write_all(b"preface and more").await.unwrap();
+        let mut preface = [0; 7];
+        ours.read_exact(&mut preface).await.unwrap();
+        let mut gathered = Gathered::new(ours, Bytes::copy_from_slice(&preface));
+        let mut received = [0; 16];
+        gathered.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"preface and more");
+    }
+
+    #[tokio::test]
     async fn what_does_not_fit_is_written_through_in_order_however_slow_the_peer() {
         let (ours, mut theirs) = duplex(1000);
         let bytes: Vec<u8> = (0..1_000_003_u32).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
         let sent = bytes.clone();
         let writing = tokio::spawn(async move {
-            let gathered = Gathered::new(ours);
+            let gathered = Gathered::new(ours, Bytes::new());
             let mut writer = gathered.clone();
             for (place, piece) in sent.chunks(30_011).enumerate() {
                 writer.write_all(piece).await.unwrap();

@@ -13,14 +13,10 @@
 //! Not counted is what HTTP/2's windows let a peer send before it is read, which
 //! the door bounds for each connection.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use bytesize::ByteSize;
-use hyper::body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
 /// The bytes of all bodies in flight.
@@ -37,8 +33,8 @@ impl InFlight {
     }
 
     /// Begins a call, which holds nothing yet.
-    pub(super) fn begin(self: &Arc<Self>) -> Arc<Charge> {
-        Arc::new(Charge { in_flight: Arc::clone(self), bytes: AtomicU64::new(0) })
+    pub(super) fn begin(self: &Arc<Self>) -> Charge {
+        Charge { in_flight: Arc::clone(self), bytes: AtomicU64::new(0) }
     }
 
     /// Bytes held now.
@@ -48,7 +44,7 @@ impl InFlight {
     }
 }
 
-/// What one call holds; given back when the last part of the call is dropped.
+/// What one call holds; given back with its drop.
 #[derive(Debug)]
 pub(super) struct Charge {
     in_flight: Arc<InFlight>,
@@ -56,7 +52,12 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    fn add(&self, bytes: u64) -> Result<(), Status> {
+    /// Charges `bytes` more.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE, RESOURCE_EXHAUSTED: they are not held.
+    pub(super) fn add(&self, bytes: u64) -> Result<(), Status> {
         let bytes_max = self.in_flight.bytes_max;
         let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= bytes_max);
         if self.in_flight.bytes.fetch_update(Relaxed, Relaxed, fits).is_ok() {
@@ -81,93 +82,9 @@ impl Drop for Charge {
     }
 }
 
-/// A request's body, charged as it arrives.
-pub(super) struct RequestBody<B> {
-    body: B,
-    charge: Arc<Charge>,
-}
-
-impl<B> RequestBody<B> {
-    pub(super) fn new(body: B, charge: Arc<Charge>) -> Self {
-        Self { body, charge }
-    }
-}
-
-impl<B: Body<Data = Bytes, Error: Into<tonic::codegen::StdError>> + Unpin> Body for RequestBody<B> {
-    type Data = Bytes;
-    type Error = tonic::codegen::StdError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context).map(|frame| {
-            let checked = frame?.map_err(Into::into).and_then(|frame| {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                self.charge.add(bytes as u64)?;
-                Ok(frame)
-            });
-            Some(checked)
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// An answer's body, with which the charge of its call ends.
-pub(super) struct AnswerBody<B> {
-    body: B,
-    _charge: Arc<Charge>,
-}
-
-impl<B> AnswerBody<B> {
-    pub(super) fn new(body: B, charge: Arc<Charge>) -> Self {
-        Self { body, _charge: charge }
-    }
-}
-
-impl<B: Body + Unpin> Body for AnswerBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_charge_is_given_back_with_the_last_part_of_its_call() {
-        let in_flight = Arc::new(InFlight::new(100));
-        let charge = in_flight.begin();
-        charge.add(60).unwrap();
-        charge.add(40).unwrap();
-        let answer = Arc::clone(&charge);
-        drop(charge);
-        assert_eq!(in_flight.bytes(), 100);
-        drop(answer);
-        assert_eq!(in_flight.bytes(), 0);
-    }
 
     #[test]
     fn what_others_hold_is_worth_another_try_and_what_never_fits_is_not() {

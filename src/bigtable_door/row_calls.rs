@@ -167,11 +167,18 @@ pub(super) enum Answer {
     One(Bytes),
     Rows(BoxStream<data::ReadRowsResponse>),
     Entries(BoxStream<data::MutateRowsResponse>),
+    /// What tonic makes of another service's answer, trailers included.
+    Other(tonic::body::Body),
     Trailers,
     End,
 }
 
 impl Answer {
+    /// Whether there is work left in it, such as rows that have not been read yet.
+    pub(super) fn is_made_meanwhile(&self) -> bool {
+        matches!(self, Self::Rows(_) | Self::Other(_))
+    }
+
     fn one(answer: Response<impl Message>) -> Response<Self> {
         answer.map(|message| Self::One(encode(&message)))
     }
@@ -201,6 +208,7 @@ impl Body for Answer {
             }
             Self::Rows(messages) => ready!(poll_encoded(messages, context)),
             Self::Entries(messages) => ready!(poll_encoded(messages, context)),
+            Self::Other(body) => return Pin::new(body).poll_frame(context),
             Self::Trailers => None,
             Self::End => return Poll::Ready(None),
         };
@@ -219,11 +227,15 @@ impl Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::End)
+        match self {
+            Self::Other(body) => body.is_end_stream(),
+            _ => matches!(self, Self::End),
+        }
     }
 }
 
-fn trailers(status: &Status) -> HeaderMap {
+/// The trailers that say how a call failed.
+pub(super) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if let Err(unsendable) = status.add_header(&mut trailers) {
         trailers.clear();
