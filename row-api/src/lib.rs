@@ -6,12 +6,14 @@
 //! - [`data`], [`admin`], [`iam`], [`longrunning`], [`rpc`]: the messages, as
 //!   Google's protos define them, and a server trait for each service.
 //! - [`names`]: resource names, taken apart and put together.
+//! - [`retry`]: statuses that tell a client when to come back.
 //! - [`client`], [`row`]: rows from the caller's side.
 
 pub mod admin;
 pub mod client;
 pub mod data;
 pub mod names;
+pub mod retry;
 pub mod row;
 
 /// Messages of `google.iam.v1`, and the expression that a condition in them is.

@@ -6,7 +6,7 @@
 //! which has changed nothing by then:
 //!
 //! - with UNAVAILABLE where other calls hold the room. They end, so trying again
-//!   helps, and official clients do so with backoff where that is safe.
+//!   helps, and the status says when ([`retry`]).
 //! - with RESOURCE_EXHAUSTED where the call alone is larger than the bound, for
 //!   trying again never helps.
 //!
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytesize::ByteSize;
+use row_api::retry;
 use tonic::{Code, Status};
 
 /// The bytes of all bodies in flight.
@@ -68,7 +69,7 @@ impl Charge {
         let status = if fits(self.bytes.load(Relaxed)).is_none() {
             Status::resource_exhausted(format!("the request is larger than {limit}"))
         } else {
-            Status::unavailable(format!("the requests under way have reached {limit}, try again"))
+            retry::unavailable(format!("the requests under way have reached {limit}, try again"))
         };
         let code = if status.code() == Code::Unavailable { "Unavailable" } else { "ResourceExhausted" };
         metrics::counter!("hayloft_bigtable_requests_refused_total", "code" => code).increment(1);
@@ -97,8 +98,10 @@ mod tests {
             status.message(),
             "the requests under way have reached bigtable.in_flight_max (2.0 MiB), try again"
         );
+        assert_eq!(retry::delay_of(&status), Some(retry::SOON));
         let status = large.add(1).unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(retry::delay_of(&status), None);
         assert_eq!(status.message(), "the request is larger than bigtable.in_flight_max (2.0 MiB)");
         assert_eq!(small.add(u64::MAX).unwrap_err().code(), Code::ResourceExhausted);
         // What was refused is not held.

@@ -4,12 +4,10 @@
 //! gives `tonic::Status` at once, with the field that is wrong (`limits`).
 
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::lock_service::LockError;
-use prost::Message;
-use row_api::rpc;
+use row_api::retry;
 use tonic::{Code, Status};
 
 use crate::cell_key::BadCellKey;
@@ -102,17 +100,14 @@ pub enum Error {
 /// An operation's outcome.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// How long a client that is turned away should wait.
-const RETRY_DELAY: Duration = Duration::from_millis(50);
-
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match &error {
             Error::NotServed { .. } | Error::NoTablet => {
-                retry_later("the row's tablet is not served at the moment; try again")
+                retry::unavailable("the row's tablet is not served at the moment; try again")
             }
             Error::NoTable { .. } | Error::NoServer { .. } => Self::not_found(error.to_string()),
-            Error::Busy { .. } => retry_later(error.to_string()),
+            Error::Busy { .. } => retry::unavailable(error.to_string()),
             Error::Storage(source) => storage_status(source),
             Error::Lock(source) => {
                 tracing::error!(error = source as &dyn std::error::Error, "the lock service failed");
@@ -157,31 +152,17 @@ fn storage_status(error: &lsm::Error) -> Status {
     }
 }
 
-/// UNAVAILABLE, with the delay that official clients heed before they try again.
-pub(crate) fn retry_later(message: impl Into<String>) -> Status {
-    let message = message.into();
-    let nanos = i32::try_from(RETRY_DELAY.as_nanos()).expect("the delay is under a second");
-    let retry = rpc::RetryInfo { retry_delay: Some(prost_types::Duration { seconds: 0, nanos }) };
-    let detail = prost_types::Any {
-        type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
-        value: retry.encode_to_vec(),
-    };
-    let code = Code::Unavailable;
-    let details = rpc::Status { code: code.into(), message: message.clone(), details: vec![detail] };
-    Status::with_details(code, message, details.encode_to_vec().into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_is_turned_away_learns_when_to_come_back() {
-        let status = Status::from(Error::Busy { what: "too many requests wait" });
-        assert_eq!(status.code(), Code::Unavailable);
-        let details = rpc::Status::decode(status.details()).unwrap();
-        assert_eq!(details.message, status.message());
-        let retry = rpc::RetryInfo::decode(details.details[0].value.as_slice()).unwrap();
-        assert!(retry.retry_delay.unwrap().nanos > 0);
+    fn only_what_was_turned_away_before_the_log_is_to_be_tried_again_soon() {
+        let delay = |error: Error| retry::delay_of(&Status::from(error));
+        assert_eq!(delay(Error::Busy { what: "too many requests wait" }), Some(retry::SOON));
+        assert_eq!(delay(Error::NotServed { tablet: TabletId(7) }), Some(retry::SOON));
+        assert_eq!(delay(Error::NoTablet), Some(retry::SOON));
+        assert_eq!(delay(Error::Storage(lsm::Error::Poisoned)), None);
+        assert_eq!(delay(Error::Storage(lsm::Error::DiskFull)), None);
     }
 }
