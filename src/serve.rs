@@ -101,6 +101,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     }
 
     shutdown.begun().await;
+    rows.end_streams();
     tracing::info!(connections = shutdown.running_count(), "stopping");
     if !shutdown.drained(config.drain).await {
         tracing::warn!(connections = shutdown.running_count(), "some did not finish in time and are cut off");

@@ -241,7 +241,11 @@ impl Master {
             for (place, (tablet, made)) in tablets.iter().zip(&record.tablets).enumerate() {
                 running.check_cancelled()?;
                 let (checkpoint, from) = (CheckpointId(made.from.checkpoint), TabletId(made.from.tablet));
-                self.control(tablet)?.restore_tablet(assignment_of(tablet), checkpoint, from).await?;
+                let control = self.control(tablet)?;
+                control.restore_tablet(assignment_of(tablet), checkpoint, from).await?;
+                // The changes of a table that is brought back go on; a copy has none.
+                let has_changes = record.table().schema().change_retention_us.is_some();
+                control.keep_changes(tablet.tablet, has_changes).await?;
                 running.show(record.metadata(place + 1, None, String::new()));
             }
             let mut cluster = self.cluster.lock().await;

@@ -126,20 +126,7 @@ impl BigtableTableAdmin for TableAdmin {
         let name = TableName::parse("table.name", &table.name)?;
         self.caller.check_change(&name)?;
         let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
-        if paths.is_empty() {
-            return Err(Status::invalid_argument("update_mask: is empty, at least 1 path is needed"));
-        }
-        if let Some(path) = paths.iter().find(|path| *path != "deletion_protection") {
-            return Err(Status::unimplemented(format!(
-                "update_mask: {path:?} is not built in this version of Hayloft, only deletion_protection is."
-            )));
-        }
-        let deletion_protection = table.deletion_protection;
-        let change = move |record: &mut TableRecord| {
-            record.table_mut().deletion_protection = deletion_protection;
-            Ok(())
-        };
-        let record = self.master.change_table(name.clone(), change).await?;
+        let record = self.master.update_table(name.clone(), table, paths).await?;
         let metadata = admin::UpdateTableMetadata {
             name: name.to_string(),
             start_time: Some(begun.into()),

@@ -1,5 +1,7 @@
 //! What a table may look like: checks of admin requests, without any state.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use row_api::admin;
 use row_api::admin::modify_column_families_request::Modification;
@@ -8,6 +10,10 @@ use row_api::admin::table::TimestampGranularity;
 use tablet_server::table_record::TableRecord;
 use tablet_server::{gc, limits, metadata, value_type};
 use tonic::Status;
+
+/// How long a table keeps its changes.
+const CHANGE_RETENTION_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+const CHANGE_RETENTION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Families of a table.
 const FAMILY_COUNT_MAX: usize = 1_000;
@@ -33,7 +39,6 @@ pub fn check_new_table(table: admin::Table) -> Result<admin::Table, Status> {
         )));
     }
     let absent = [
-        ("change_stream_config", table.change_stream_config.is_some()),
         ("automated_backup_config", table.automated_backup_config.is_some()),
         ("tiered_storage_config", table.tiered_storage_config.is_some()),
         ("row_key_schema", table.row_key_schema.is_some()),
@@ -48,8 +53,12 @@ pub fn check_new_table(table: admin::Table) -> Result<admin::Table, Status> {
         limits::check_family_name(&field, &name)?;
         Ok((name, check_family(&field, family)?))
     });
+    if let Some(config) = &table.change_stream_config {
+        check_change_stream("table.change_stream_config", config)?;
+    }
     Ok(admin::Table {
         column_families: families.collect::<Result<_, Status>>()?,
+        change_stream_config: table.change_stream_config,
         granularity: TimestampGranularity::Millis.into(),
         deletion_protection: table.deletion_protection,
         ..admin::Table::default()
@@ -72,6 +81,48 @@ pub fn check_splits(splits: Vec<admin::create_table_request::Split>) -> Result<V
     keys.sort_unstable();
     keys.dedup();
     Ok(keys)
+}
+
+/// Takes over what `paths` name of `table`.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT, UNIMPLEMENTED; `record` may then be half changed, and is to be thrown away.
+pub fn update(record: &mut TableRecord, table: &admin::Table, paths: &[String]) -> Result<(), Status> {
+    if paths.is_empty() {
+        return Err(Status::invalid_argument("update_mask: is empty, at least 1 path is needed"));
+    }
+    let known = record.table_mut();
+    for path in paths {
+        match path.as_str() {
+            "deletion_protection" => known.deletion_protection = table.deletion_protection,
+            "change_stream_config" | "change_stream_config.retention_period" => {
+                known.change_stream_config = table.change_stream_config;
+            }
+            _ => {
+                let built = "only deletion_protection and change_stream_config are";
+                return Err(Status::unimplemented(format!(
+                    "update_mask: {path:?} is not built in this version of Hayloft, {built}."
+                )));
+            }
+        }
+    }
+    match &known.change_stream_config {
+        Some(config) => check_change_stream("table.change_stream_config", config),
+        None => Ok(()),
+    }
+}
+
+fn check_change_stream(field: &str, config: &admin::ChangeStreamConfig) -> Result<(), Status> {
+    let Some(asked) = config.retention_period else {
+        return Err(Status::invalid_argument(format!("{field}.retention_period: is missing")));
+    };
+    let period = Duration::try_from(asked).ok();
+    if period.is_some_and(|period| (CHANGE_RETENTION_MIN..=CHANGE_RETENTION_MAX).contains(&period)) {
+        return Ok(());
+    }
+    let found = asked.seconds;
+    Err(Status::invalid_argument(format!("{field}.retention_period: {found} s, must be 1 to 7 days")))
 }
 
 /// Applies `modifications` to `record`, in their order.
@@ -306,9 +357,53 @@ mod tests {
     #[test]
     fn what_is_not_built_is_not_ignored() {
         let table = admin::Table {
-            change_stream_config: Some(admin::ChangeStreamConfig::default()),
+            tiered_storage_config: Some(admin::TieredStorageConfig::default()),
             ..admin::Table::default()
         };
         assert_eq!(check_new_table(table).unwrap_err().code(), Code::Unimplemented);
+    }
+
+    fn streamed(seconds: i64) -> admin::Table {
+        let retention_period = Some(prost_types::Duration { seconds, nanos: 0 });
+        let change_stream_config = Some(admin::ChangeStreamConfig { retention_period });
+        admin::Table { change_stream_config, ..admin::Table::default() }
+    }
+
+    #[test]
+    fn changes_are_kept_for_one_to_seven_days() {
+        for (days, is_good) in [(0, false), (1, true), (7, true), (8, false), (-1, false)] {
+            assert_eq!(check_new_table(streamed(days * 86_400)).is_ok(), is_good, "{days}");
+        }
+        let without = admin::ChangeStreamConfig::default();
+        let without = admin::Table { change_stream_config: Some(without), ..admin::Table::default() };
+        assert_eq!(check_new_table(without).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn an_update_sets_changes_and_clears_the_change_stream() {
+        let mut table = record(&["f"]);
+        for (path, update, expected) in [
+            ("change_stream_config", streamed(86_400), Some(86_400)),
+            ("change_stream_config.retention_period", streamed(2 * 86_400), Some(2 * 86_400)),
+            ("deletion_protection", admin::Table::default(), Some(2 * 86_400)),
+            ("change_stream_config", admin::Table::default(), None),
+        ] {
+            update_one(&mut table, &update, path).unwrap();
+            let config = table.table().change_stream_config;
+            let seconds = config.and_then(|config| config.retention_period).map(|period| period.seconds);
+            assert_eq!(seconds, expected, "{path}");
+            assert_eq!(
+                table.schema().change_retention_us,
+                expected.map(|seconds| seconds as u64 * 1_000_000)
+            );
+        }
+        let error = update_one(&mut table, &streamed(5), "change_stream_config").unwrap_err();
+        assert!(error.message().starts_with("table.change_stream_config.retention_period: 5 s"), "{error}");
+        assert_eq!(update_one(&mut table, &streamed(5), "name").unwrap_err().code(), Code::Unimplemented);
+        assert_eq!(update(&mut table, &streamed(5), &[]).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    fn update_one(record: &mut TableRecord, table: &admin::Table, path: &str) -> Result<(), Status> {
+        update(record, table, &[path.to_owned()])
     }
 }

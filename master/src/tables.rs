@@ -64,7 +64,8 @@ impl Master {
             master.free_name(&mut cluster, &name).await?;
             let (mut record, tablets) = master.plan_table(&cluster, table, &splits).await?;
             let revision = master.write_table(&name, &record, Expect::Absent).await?;
-            let made = master.make_tablets(&tablets).await;
+            let has_changes = record.schema().change_retention_us.is_some();
+            let made = master.make_tablets(&tablets, has_changes).await;
             record.state = TableState::Serving.into();
             let serving = TableRecord { tablets: Vec::new(), ..record.clone() };
             let committed = match made {
@@ -113,6 +114,37 @@ impl Master {
         modifications: Vec<Modification>,
     ) -> Result<TableRecord> {
         self.change_table(name, move |record| table_rules::modify(record, modifications)).await
+    }
+
+    /// Takes over what `paths` name of `table`; its tablets record their changes, or do not, when this returns.
+    ///
+    /// # Errors
+    ///
+    /// NOT_FOUND, what [`table_rules::update`] refuses, or [`Error`]; after the latter, doing it again does the rest.
+    pub async fn update_table(
+        self: &Arc<Self>,
+        name: TableName,
+        table: admin::Table,
+        paths: Vec<String>,
+    ) -> Result<TableRecord> {
+        let master = Arc::clone(self);
+        to_its_end(async move {
+            let mut cluster = master.cluster.lock().await;
+            let (mut record, revision) = master.serving_table(&name).await?;
+            table_rules::update(&mut record, &table, &paths)?;
+            let has_changes = record.schema().change_retention_us.is_some();
+            master.settle_replacements(&mut cluster).await?;
+            master.write_table(&name, &record, Expect::At(revision)).await?;
+            master.router.catalog().publish(&name, record.schema());
+            // Tablets that nobody serves now do it when they are loaded.
+            if paths.iter().any(|path| path.starts_with("change_stream_config")) {
+                for tablet in master.tablets_of(TableId(record.table_id)).await? {
+                    master.control(&tablet)?.keep_changes(tablet.tablet, has_changes).await?;
+                }
+            }
+            Ok(record)
+        })
+        .await
     }
 
     /// Changes the table's record with `change`, unless that refuses.
@@ -323,9 +355,13 @@ impl Master {
     }
 
     /// Steps 2 and 3 of a creation.
-    async fn make_tablets(&self, tablets: &[TabletRecord]) -> Result<()> {
+    async fn make_tablets(&self, tablets: &[TabletRecord], has_changes: bool) -> Result<()> {
         for record in tablets {
-            self.control(record)?.create_tablet(assignment_of(record)).await?;
+            let control = self.control(record)?;
+            control.create_tablet(assignment_of(record)).await?;
+            if has_changes {
+                control.keep_changes(record.tablet, true).await?;
+            }
         }
         self.metadata.record(tablets).await
     }

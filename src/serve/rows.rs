@@ -64,8 +64,8 @@ pub(super) struct Rows {
     fleet: Arc<Fleet>,
     master: Arc<Master>,
     router: Arc<Router>,
-    /// What the master is asked to do from time to time.
-    chores: [JoinHandle<()>; 5],
+    /// What the master and the servers are asked to do from time to time.
+    chores: [JoinHandle<()>; 6],
 }
 
 impl Rows {
@@ -122,6 +122,7 @@ impl Rows {
             repeat(Duration::from_secs(60), &master, "remove what has expired", |master| async move {
                 master.expire(SystemTime::now()).await
             }),
+            trim_changes(&fleet),
         ];
         Ok(Self { fleet, master, router, chores })
     }
@@ -159,11 +160,31 @@ impl Rows {
         }
     }
 
+    /// Ends the streams that have no end of their own.
+    pub(super) fn end_streams(&self) {
+        self.router.end_streams();
+    }
+
     /// Syncs the commit log and stops serving rows. Call it when nobody asks for any more.
     pub(super) async fn close(&self) -> Result<(), ServeError> {
         self.chores.iter().for_each(JoinHandle::abort);
         self.fleet.close().await.map_err(ServeError::Close)
     }
+}
+
+/// Has the servers of `fleet` delete changes that are older than their tables keep them.
+fn trim_changes(fleet: &Arc<Fleet>) -> JoinHandle<()> {
+    let fleet = Arc::clone(fleet);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(60));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            for server in fleet.servers() {
+                server.trim_changes().await;
+            }
+        }
+    })
 }
 
 /// Has `master` do a chore now and then each `period`.

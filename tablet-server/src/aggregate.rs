@@ -97,6 +97,11 @@ impl Aggregate {
     }
 }
 
+/// The state that `operand` merges, as a raw value.
+pub(crate) fn input(operand: &Bytes) -> Bytes {
+    operand.slice(operand.len().min(1)..)
+}
+
 /// A 64-bit integer, as itself or as the eight big-endian bytes that cells have.
 fn integer(field: &impl Display, value: data::Value) -> Result<i64, Status> {
     check_type(field, &value, |kind| matches!(kind, TypeKind::Int64Type(_)))?;

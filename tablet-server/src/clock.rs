@@ -12,3 +12,8 @@ pub fn system_clock() -> Clock {
         i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
     })
 }
+
+/// A time of the clock's without its sign, µs: there is none before 1970.
+pub(crate) fn unsigned(us: i64) -> u64 {
+    u64::try_from(us).unwrap_or_default()
+}

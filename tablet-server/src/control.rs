@@ -108,7 +108,11 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
     /// Stops serving the tablet and removes its data.
     async fn drop_tablet(&self, tablet: TabletId) -> Result<()>;
 
-    /// Removes the tablet's rows in `range`, durably.
+    /// Has the tablet record its changes from now on, or no more and forget them all.
+    async fn keep_changes(&self, tablet: TabletId, kept: bool) -> Result<()>;
+
+    /// Removes the tablet's rows in `range`, durably; each with a change of its
+    /// own where the tablet records them, so in time by their number.
     async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()>;
 
     /// The tablets that have grown too large.

@@ -11,6 +11,7 @@ use row_api::retry;
 use tonic::{Code, Status};
 
 use crate::cell_key::BadCellKey;
+use crate::changes::change::BadChange;
 use crate::metadata::BadTabletRow;
 use crate::schema::TabletId;
 use crate::table_record::BadTableRecord;
@@ -46,6 +47,9 @@ pub enum Error {
     /// The tree holds a key that no cell has.
     #[error("a stored key is damaged")]
     CorruptKey(#[from] BadCellKey),
+    /// A change tree holds what is no change.
+    #[error("a stored change is damaged")]
+    CorruptChange(#[from] BadChange),
     /// A METADATA row describes no tablet.
     #[error(transparent)]
     CorruptMetadata(#[from] BadTabletRow),
@@ -69,6 +73,19 @@ pub enum Error {
     /// The lock service failed.
     #[error("the lock service failed")]
     Lock(#[from] LockError),
+    /// The table has no change stream.
+    #[error("the table has no change stream: set change_stream_config.retention_period to enable one")]
+    NoChangeStream,
+    /// The changes to go on from are no longer kept, or never were.
+    #[error(
+        "the stream cannot be read from {as_of_us} µs on: the table has its changes from {kept_since_us} µs on"
+    )]
+    ChangesGone {
+        /// When to go on.
+        as_of_us: u64,
+        /// Since when there are changes.
+        kept_since_us: u64,
+    },
     /// A row has more bytes, after filters, than a read may return.
     #[error("row {:?} has more than {bytes_max} bytes: narrow the read with a filter", .row_key)]
     RowTooLarge {
@@ -114,6 +131,9 @@ impl From<Error> for Status {
                 Self::unavailable(format!("{error}: {source}"))
             }
             Error::CorruptKey(source) => Self::data_loss(format!("{error}: {source}")),
+            Error::CorruptChange(source) => Self::data_loss(format!("{error}: {source}")),
+            Error::NoChangeStream => Self::failed_precondition(error.to_string()),
+            Error::ChangesGone { .. } => Self::out_of_range(error.to_string()),
             Error::CorruptMetadata(_) | Error::CorruptTableRecord(_) | Error::DataMissing { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "damage");
                 Self::data_loss(error.to_string())

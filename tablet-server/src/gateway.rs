@@ -7,6 +7,9 @@
 //!   refused before the log.
 //! - [`table_scan`]: reads rows over the tablets of a table.
 //! - [`row_batches`]: MutateRows, its entries grouped by tablet.
+//! - `change_stream`: reads the changes of a partition, wherever its tablet is;
+//!   `change_request` says of which, `change_token` how far, `change_messages` tells
+//!   the client.
 //! - [`service`]: the gRPC service: checks requests, then calls the above.
 
 pub mod locator;
@@ -15,6 +18,10 @@ pub mod row_batches;
 pub mod service;
 pub mod table_scan;
 
+mod change_messages;
+mod change_request;
+mod change_stream;
+mod change_token;
 mod meters;
 mod request_stats;
 

@@ -37,6 +37,7 @@ pub mod metadata;
 pub mod table_record;
 pub mod value_type;
 
+pub mod changes;
 mod checkpoints;
 pub mod clock;
 pub mod control;

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use lsm::{TreeId, WriteBatch};
 use row_api::data;
 use row_api::data::TimestampOrigin;
-use row_api::data::mutation::{AddToCell, DeleteFromColumn, MergeToCell, Mutation, SetCell};
+use row_api::data::mutation::{
+    AddToCell, DeleteFromColumn, DeleteFromFamily, DeleteFromRow, MergeToCell, Mutation, SetCell,
+};
+use row_api::data::value::Kind;
 use tonic::Status;
 
 use crate::schema::{FamilyId, TableSchema};
@@ -113,6 +116,12 @@ impl RowMutations {
             key.truncate(row_bytes);
             operation.encode(tree, now_us, &mut key, batch);
         }
+    }
+
+    /// The mutations as messages, with the timestamps that [`RowMutations::encode`]
+    /// gives at `now_us`; those of families that `schema` lacks are left out.
+    pub fn to_messages(&self, schema: &TableSchema, now_us: i64) -> Vec<data::Mutation> {
+        self.operations.iter().filter_map(|operation| operation.to_message(schema, now_us)).collect()
     }
 }
 
@@ -239,6 +248,46 @@ impl Operation {
         Ok(Self::DeleteColumn { family, qualifier: delete.column_qualifier, start_us, end_us })
     }
 
+    /// None where `schema` lacks the family.
+    fn to_message(&self, schema: &TableSchema, now_us: i64) -> Option<data::Mutation> {
+        let name = |family| schema.family_name(family).map(str::to_owned);
+        let message = match self {
+            Self::Set { family, qualifier, timestamp_us, value } => Mutation::SetCell(SetCell {
+                family_name: name(*family)?,
+                column_qualifier: qualifier.clone(),
+                timestamp_micros: timestamp_us.unwrap_or_else(|| clock_timestamp(now_us)),
+                value: value.clone(),
+            }),
+            // An AddToCell, too, is the merge that it comes to.
+            Self::Merge { family, qualifier, timestamp_us, operand } => {
+                let value = |kind| Some(data::Value { r#type: None, kind: Some(kind) });
+                Mutation::MergeToCell(MergeToCell {
+                    family_name: name(*family)?,
+                    column_qualifier: value(Kind::RawValue(qualifier.clone())),
+                    timestamp: value(Kind::RawTimestampMicros(*timestamp_us)),
+                    input: value(Kind::RawValue(aggregate::input(operand))),
+                })
+            }
+            Self::Nothing => return None,
+            Self::DeleteColumn { family, qualifier, start_us, end_us } => {
+                let range = data::TimestampRange {
+                    start_timestamp_micros: *start_us,
+                    end_timestamp_micros: end_us.unwrap_or_default(),
+                };
+                Mutation::DeleteFromColumn(DeleteFromColumn {
+                    family_name: name(*family)?,
+                    column_qualifier: qualifier.clone(),
+                    time_range: (range != data::TimestampRange::default()).then_some(range),
+                })
+            }
+            Self::DeleteFamily(family) => {
+                Mutation::DeleteFromFamily(DeleteFromFamily { family_name: name(*family)? })
+            }
+            Self::DeleteRow => Mutation::DeleteFromRow(DeleteFromRow {}),
+        };
+        Some(message.into())
+    }
+
     /// Adds the write to `batch`; `key` holds the row's prefix.
     fn encode(&self, tree: TreeId, now_us: i64, key: &mut Vec<u8>, batch: &mut WriteBatch) {
         match self {
@@ -342,7 +391,7 @@ mod tests {
              start_timestamp_micros, or 0 for no end",
         );
         refused(
-            vec![Mutation::DeleteFromFamily(data::mutation::DeleteFromFamily { family_name: "c".into() })],
+            vec![Mutation::DeleteFromFamily(DeleteFromFamily { family_name: "c".into() })],
             NotFound,
             "mutations[0].delete_from_family.family_name: unknown family \"c\"",
         );

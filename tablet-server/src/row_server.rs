@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use row_api::data;
 
+use crate::changes::TabletChanges;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::error::Result;
 use crate::filter::Filter;
@@ -85,6 +86,9 @@ pub trait RowServer: Send + Sync + fmt::Debug {
 
     /// Reads one row at once: the only row of the request's set.
     async fn read_row(&self, tablet: TabletId, row_key: &[u8], request: &ReadRequest) -> Result<Option<Row>>;
+
+    /// Begins to read changes of the tablet, whose rows must be `rows` and no others.
+    async fn read_changes(&self, tablet: TabletId, rows: &RowRange) -> Result<Box<dyn TabletChanges>>;
 
     /// Begins to read what is durable now.
     async fn scan(&self, tablet: TabletId, request: ReadRequest) -> Result<Box<dyn TabletScan>>;

@@ -81,6 +81,8 @@ pub struct TableSchema {
     pub next_family_id: FamilyId,
     /// Authorized views by id.
     pub authorized_views: BTreeMap<String, Arc<AuthorizedView>>,
+    /// How long changes are kept, µs, where the table has a change stream.
+    pub change_retention_us: Option<u64>,
 }
 
 impl TableSchema {
@@ -91,6 +93,7 @@ impl TableSchema {
             families: BTreeMap::new(),
             next_family_id: FamilyId(1),
             authorized_views: BTreeMap::new(),
+            change_retention_us: None,
         }
     }
 

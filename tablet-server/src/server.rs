@@ -23,6 +23,7 @@ use tokio::task::spawn_blocking;
 
 use crate::aggregate::CellAggregates;
 use crate::catalog::Catalog;
+use crate::changes::{ChangeLog, TabletChanges, TabletReader};
 use crate::check_and_mutate::CheckAndMutate;
 use crate::checkpoints::Checkpoints;
 use crate::clock::Clock;
@@ -38,7 +39,7 @@ use crate::row_server::{ReadRequest, RowSample, RowServer, RowsOutcome, TabletSc
 use crate::row_set::RowRange;
 use crate::schema::{TableSchema, TabletId};
 use crate::tablet::{Surroundings, Tablet, tree_format};
-use crate::tablet_trees::{counterpart, part_of, tree_id, trees_of, unmergeable};
+use crate::tablet_trees::{change_tree_id, counterpart, part_of, tree_id, trees_of, unmergeable};
 
 /// A step of a scan up to this size runs where it is asked for; a larger one on
 /// a thread that may wait for the disk.
@@ -65,6 +66,8 @@ pub struct TabletServerOptions {
     pub request_count_max: usize,
     /// Scans at once; each may hold a few megabytes; at least 1.
     pub scan_count_max: usize,
+    /// Change streams open at once; each may hold a megabyte, or one change; at least 1.
+    pub change_stream_count_max: usize,
     /// How long a write waits while flushes catch up, before it is turned away.
     pub stall_patience: Duration,
     /// Bytes between two of the row keys that a tablet gives as samples of its
@@ -86,6 +89,7 @@ impl TabletServerOptions {
             engine: lsm::Options::default(),
             request_count_max: 10_000,
             scan_count_max: 256,
+            change_stream_count_max: 1_000,
             stall_patience: Duration::from_secs(5),
             sample_bytes: 64 << 20,
             tablet_bytes_max: TABLET_BYTES_MAX,
@@ -107,6 +111,7 @@ pub struct TabletServer {
     checkpoints: Checkpoints,
     requests: Semaphore,
     scans: Arc<Semaphore>,
+    change_streams: Arc<Semaphore>,
 }
 
 impl TabletServer {
@@ -150,6 +155,7 @@ impl TabletServer {
             checkpoints,
             requests: Semaphore::new(options.request_count_max),
             scans: Arc::new(Semaphore::new(options.scan_count_max)),
+            change_streams: Arc::new(Semaphore::new(options.change_stream_count_max)),
         }))
     }
 
@@ -226,21 +232,57 @@ impl TabletServer {
     }
 
     /// Serves `tree` under `assignment`, and no longer under an earlier one.
-    async fn serve(&self, assignment: Assignment, tree: lsm::Tree) {
+    async fn serve(&self, assignment: Assignment, tree: lsm::Tree) -> Result<()> {
         self.stop_serving(assignment.tablet).await;
-        self.begin_serving(Tablet::new(assignment, tree, self.around.clone()));
+        let changes = self.open_changes(assignment.tablet).await?;
+        self.begin_serving(Tablet::new(assignment, tree, changes, self.around.clone()));
+        Ok(())
     }
 
     /// Serves the tablet that was made under `assignment`, to readers.
-    fn serve_held(&self, assignment: &Assignment) -> Result<()> {
+    async fn serve_held(&self, assignment: &Assignment) -> Result<()> {
         let tree = self.find_tree(assignment.tablet)?;
-        self.begin_serving(Tablet::held(assignment.clone(), tree, self.around.clone()));
+        let changes = self.open_changes(assignment.tablet).await?;
+        self.begin_serving(Tablet::held(assignment.clone(), tree, changes, self.around.clone()));
         Ok(())
     }
 
     fn begin_serving(&self, tablet: Tablet) {
         self.tablets.write().insert(tablet.assignment().tablet, Arc::new(tablet));
         self.tablet_count.increment(1.0);
+    }
+
+    async fn open_changes(&self, tablet: TabletId) -> Result<Option<ChangeLog>> {
+        let engine = self.around.engine.clone();
+        if engine.tree(change_tree_id(tablet)).is_none() {
+            return Ok(None);
+        }
+        blocking(move || ChangeLog::open(&engine, tablet)).await
+    }
+
+    /// Has the tablet record its changes or not, as its table says now.
+    async fn settle_changes(&self, assignment: &Assignment) -> Result<()> {
+        match self.around.catalog.by_id(assignment.table) {
+            Some(table) => {
+                self.keep_changes(assignment.tablet, table.schema().change_retention_us.is_some()).await
+            }
+            // It is told once the table is known.
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes changes that are older than their tables keep them; to be called each minute or so.
+    pub async fn trim_changes(&self) {
+        let tablets: Vec<_> = self.tablets.read().values().cloned().collect();
+        for tablet in tablets {
+            match tablet.trim_changes().await {
+                Ok(()) | Err(Error::NotServed { .. }) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(tablet = tablet.assignment().tablet.0, error, "cannot trim a change log");
+                }
+            }
+        }
     }
 
     fn find_tree(&self, tablet: TabletId) -> Result<lsm::Tree> {
@@ -294,17 +336,18 @@ impl TabletControl for TabletServer {
             None => Ok(engine.create_tree(id, tree_format())?),
         });
         let tree = tree.await?;
-        self.serve(assignment, tree).await;
-        Ok(())
+        self.serve(assignment, tree).await
     }
 
     async fn load_tablet(&self, assignment: Assignment) -> Result<()> {
         if self.serves(&assignment) {
-            return self.resume_tablet(assignment.tablet).await;
+            self.resume_tablet(assignment.tablet).await?;
+        } else {
+            let tree = self.find_tree(assignment.tablet)?;
+            self.serve(assignment.clone(), tree).await?;
         }
-        let tree = self.find_tree(assignment.tablet)?;
-        self.serve(assignment, tree).await;
-        Ok(())
+        // The stream may have been enabled or disabled while nobody could write to the tablet.
+        self.settle_changes(&assignment).await
     }
 
     async fn unload_tablet(&self, tablet: TabletId) -> Result<()> {
@@ -318,6 +361,14 @@ impl TabletControl for TabletServer {
         let drop_all =
             move || trees_of(&engine, tablet).into_iter().try_for_each(|tree| engine.drop_tree(tree));
         blocking(move || Ok(drop_all()?)).await
+    }
+
+    async fn keep_changes(&self, tablet: TabletId, kept: bool) -> Result<()> {
+        let served = self.tablet(tablet)?;
+        if kept {
+            return served.keep_changes().await;
+        }
+        served.forget_changes().await
     }
 
     async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()> {
@@ -362,7 +413,10 @@ impl TabletControl for TabletServer {
             Ok(())
         };
         self.while_held(&[self.tablet(parent)?], fork).await?;
-        children.iter().try_for_each(|child| self.serve_held(child))
+        for child in children {
+            self.serve_held(child).await?;
+        }
+        Ok(())
     }
 
     async fn merge_tablets(&self, parents: &[TabletId; 2], child: &Assignment) -> Result<()> {
@@ -380,7 +434,7 @@ impl TabletControl for TabletServer {
             Ok(())
         };
         self.while_held(&tablets, unite).await?;
-        self.serve_held(child)
+        self.serve_held(child).await
     }
 
     async fn offer_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()> {
@@ -410,7 +464,7 @@ impl TabletControl for TabletServer {
         let (engine, hand_overs, to) =
             (self.around.engine.clone(), self.hand_overs.clone(), assignment.tablet);
         blocking(move || hand_overs.take(hand_over, &engine, to)).await?;
-        self.serve_held(assignment)
+        self.serve_held(assignment).await
     }
 
     async fn end_hand_over(&self, hand_over: HandOver) -> Result<()> {
@@ -460,8 +514,7 @@ impl TabletControl for TabletServer {
         let to = assignment.tablet;
         blocking(move || checkpoints.restore(id, from, &engine, to)).await?;
         let tree = self.find_tree(to)?;
-        self.serve(assignment, tree).await;
-        Ok(())
+        self.serve(assignment, tree).await
     }
 
     fn health(&self) -> Health {
@@ -522,6 +575,15 @@ impl RowServer for TabletServer {
         Ok(Box::new(LocalScan { scan: Some(scan), tablet, _permit: permit }))
     }
 
+    async fn read_changes(&self, tablet: TabletId, rows: &RowRange) -> Result<Box<dyn TabletChanges>> {
+        let permit = Arc::clone(&self.change_streams).try_acquire_owned();
+        let permit =
+            permit.map_err(|_| Error::Busy { what: "the server has too many change streams at once" })?;
+        let tablet = self.tablet(tablet)?;
+        let log = tablet.change_log(rows)?;
+        Ok(Box::new(TabletReader::new(tablet, log, permit)))
+    }
+
     async fn sample(&self, tablet: TabletId, rows: &RowRange) -> Result<Vec<RowSample>> {
         let _permit = self.admit()?;
         let (tablet, rows) = (self.tablet(tablet)?, rows.clone());
@@ -570,7 +632,9 @@ impl TabletScan for LocalScan {
 }
 
 /// Runs `work` on a thread that may wait for the disk.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use row_api::admin;
@@ -183,8 +184,15 @@ impl TableRecord {
             families: families.collect(),
             next_family_id: FamilyId(self.next_family_id),
             authorized_views: self.authorized_views.iter().filter_map(data_view).collect(),
+            change_retention_us: self.table().change_stream_config.as_ref().and_then(retention_us),
         }
     }
+}
+
+/// How long `config` has changes kept, cut to µs.
+fn retention_us(config: &admin::ChangeStreamConfig) -> Option<u64> {
+    let period = Duration::try_from(config.retention_period?).ok()?;
+    u64::try_from(period.as_micros()).ok()
 }
 
 fn data_view((id, view): (&String, &admin::AuthorizedView)) -> Option<(String, Arc<AuthorizedView>)> {

@@ -1,4 +1,5 @@
-//! A tablet: the rows of one table in one range, in one tree of the server's engine.
+//! A tablet: the rows of one table in one range, in one tree of the server's
+//! engine, and their changes in another if the table has a change stream.
 //!
 //! Rows change under three rules (DESIGN sections 2 and 4):
 //!
@@ -13,20 +14,27 @@
 //! and then holds nothing either, so whoever reads looks afterwards whether the
 //! tablet is still open, and believes what it read only then.
 
+mod applied;
+mod streams;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use lsm::{Candidate, Commit, Decision, Engine, KeepDecision, KeyRange, Tree, TreeFormat, WriteBatch};
 use parking_lot::Mutex;
 use row_api::data;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, oneshot};
 use tokio::time::Instant;
 
+use applied::Applied;
+
 use crate::aggregate::CellAggregates;
 use crate::catalog::Catalog;
 use crate::cell_key;
+use crate::changes::{ChangeLog, Recorder};
 use crate::check_and_mutate::CheckAndMutate;
 use crate::clock::Clock;
 use crate::control::{Assignment, SplitProposal, TabletStats};
@@ -59,6 +67,9 @@ const HELD_BYTES: u64 = 256 << 10;
 /// Flushes before that at most: writers may be faster than the disk.
 const FLUSHES_AHEAD_MAX: usize = 4;
 
+/// A write waited in vain.
+const STALLED: Error = Error::Busy { what: "writes come faster than the disk takes them" };
+
 /// What the tablets of a server share. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
@@ -76,6 +87,8 @@ pub(crate) struct Surroundings {
 pub(crate) struct Tablet {
     assignment: Assignment,
     tree: Tree,
+    /// Where changes are recorded, if they are; set under the gate.
+    changes: ArcSwapOption<ChangeLog>,
     around: Surroundings,
     /// Held shared by each write until it is applied.
     gate: Arc<RwLock<()>>,
@@ -95,16 +108,26 @@ pub(crate) fn tree_format() -> TreeFormat {
 }
 
 impl Tablet {
-    /// Serves `tree` under `assignment`, to readers only until it is resumed.
-    pub(crate) fn held(assignment: Assignment, tree: Tree, around: Surroundings) -> Self {
-        let tablet = Self::new(assignment, tree, around);
+    /// The same as [`Tablet::new`], to readers only until it is resumed.
+    pub(crate) fn held(
+        assignment: Assignment,
+        tree: Tree,
+        changes: Option<ChangeLog>,
+        around: Surroundings,
+    ) -> Self {
+        let tablet = Self::new(assignment, tree, changes, around);
         let alone = Arc::clone(&tablet.gate).try_write_owned().expect("nobody else knows of it");
         *tablet.held.lock() = Some((alone, None));
         tablet
     }
 
-    /// Serves `tree` under `assignment`.
-    pub(crate) fn new(assignment: Assignment, tree: Tree, around: Surroundings) -> Self {
+    /// Serves `tree` under `assignment`, with changes in `changes`.
+    pub(crate) fn new(
+        assignment: Assignment,
+        tree: Tree,
+        changes: Option<ChangeLog>,
+        around: Surroundings,
+    ) -> Self {
         let (catalog, clock, table) =
             (Arc::clone(&around.catalog), Arc::clone(&around.clock), assignment.table);
         // Each compaction asks for the schema of its moment.
@@ -114,8 +137,12 @@ impl Tablet {
         }));
         let (gate, held) = (Arc::default(), Mutex::default());
         let (closed, row_count) = (AtomicBool::new(false), AtomicU64::new(0));
+        let none = ArcSwapOption::empty();
         let requests = RequestSamples::default();
-        Self { assignment, tree, around, gate, held, closed, row_count, requests }
+        let tablet =
+            Self { assignment, tree, changes: none, around, gate, held, closed, row_count, requests };
+        tablet.set_changes(changes);
+        tablet
     }
 
     /// The tablet, its rows and its ownership.
@@ -194,16 +221,21 @@ impl Tablet {
     /// Serves nobody from now on, as a process that dies would: writes under way are not waited for.
     pub(crate) fn stop(&self) {
         self.closed.store(true, Ordering::Release);
+        self.changes.load().iter().for_each(|log| log.tell());
     }
 
     /// Writes out what is in memory, so that little is left to be written while writers wait.
     pub(crate) fn flush_ahead(&self) -> Result<()> {
         for _ in 0..FLUSHES_AHEAD_MAX {
             let others_bytes = self.around.engine.stats().frozen_memtable_bytes;
-            if self.tree.stats().memtable_bytes <= HELD_BYTES && others_bytes == 0 {
+            let is_small = |tree: &Tree| tree.stats().memtable_bytes <= HELD_BYTES;
+            let changes = self.changes.load();
+            let changes = changes.as_ref().map(|log| log.tree());
+            if others_bytes == 0 && is_small(&self.tree) && changes.is_none_or(is_small) {
                 break;
             }
             self.tree.flush()?;
+            changes.map_or(Ok(()), Tree::flush)?;
         }
         Ok(())
     }
@@ -247,19 +279,22 @@ impl Tablet {
 
     /// Applies `row` and waits until it is durable.
     pub(crate) async fn mutate_row(&self, row: &RowMutations) -> Result<()> {
-        let commit = {
+        let applied = {
             let _gate = self.enter(row.row_key()).await?;
             let _lock = self.around.locks.shared(self.id().0, [row.row_key().as_ref()]).await;
             let mut batch = WriteBatch::new();
-            row.encode(self.tree.id(), (self.around.clock)(), &mut batch);
-            self.apply(batch).await?
+            let mut recorder = self.recorder();
+            let now_us = (self.around.clock)();
+            row.encode(self.tree.id(), now_us, &mut batch);
+            recorder.note(row, now_us);
+            self.apply(batch, recorder).await?
         };
-        durable(commit).await
+        applied.durable().await
     }
 
     /// Applies `rows` in their order, each atomically, and waits until they are durable.
     pub(crate) async fn mutate_rows(&self, rows: &[RowMutations]) -> Result<Vec<RowsOutcome>> {
-        let commits = {
+        let applied = {
             let _gate = self.gate.read().await;
             self.check_open()?;
             rows.first().into_iter().for_each(|row| self.note_request(row.row_key()));
@@ -267,10 +302,10 @@ impl Tablet {
             let _locks = self.around.locks.shared(self.id().0, keys).await;
             self.apply_rows(rows).await
         };
-        let mut outcomes = Vec::with_capacity(commits.len());
-        for (rows, commit) in commits {
-            let result = match commit {
-                Ok(commit) => durable(commit).await,
+        let mut outcomes = Vec::with_capacity(applied.len());
+        for (rows, applied) in applied {
+            let result = match applied {
+                Ok(applied) => applied.durable().await,
                 Err(error) => Err(error),
             };
             outcomes.push(RowsOutcome { rows, result });
@@ -282,28 +317,30 @@ impl Tablet {
     /// is followed by the rows that it holds.
     ///
     /// REQUIRES: the gate and the rows' locks are held.
-    async fn apply_rows(&self, rows: &[RowMutations]) -> Vec<(std::ops::Range<usize>, Result<Commit>)> {
+    async fn apply_rows(&self, rows: &[RowMutations]) -> Vec<(std::ops::Range<usize>, Result<Applied>)> {
         let now_us = (self.around.clock)();
         let is_here = |place: usize| {
             rows.get(place).is_some_and(|row: &RowMutations| self.assignment.range.contains(row.row_key()))
         };
-        let mut commits = Vec::new();
+        let mut applied = Vec::new();
         let mut next = 0;
         while next < rows.len() {
             let first = next;
             if !is_here(next) {
                 next += 1;
-                commits.push((first..next, Err(self.not_served())));
+                applied.push((first..next, Err(self.not_served())));
                 continue;
             }
             let mut batch = WriteBatch::with_capacity(batch_bytes(&rows[first..]));
+            let mut recorder = self.recorder();
             while is_here(next) && (next == first || batch.bytes() < BATCH_BYTES) {
                 rows[next].encode(self.tree.id(), now_us, &mut batch);
+                recorder.note(&rows[next], now_us);
                 next += 1;
             }
-            commits.push((first..next, self.apply(batch).await));
+            applied.push((first..next, self.apply(batch, recorder).await));
         }
-        commits
+        applied
     }
 
     /// Applies what `request` has for the case that its predicate finds, and
@@ -313,24 +350,26 @@ impl Tablet {
         schema: &Arc<TableSchema>,
         request: &CheckAndMutate,
     ) -> Result<bool> {
-        let (matched, commit) = {
+        let (matched, applied) = {
             let _gate = self.enter(request.row_key()).await?;
             let _lock = self.around.locks.exclusive(self.id().0, request.row_key()).await;
             let now_us = (self.around.clock)();
             let snapshot = self.around.engine.applied_snapshot();
             let options = ScanOptions { now_us, ..ScanOptions::default() };
             let matched = request.matches(&self.tree, &snapshot, schema, &options)?;
-            let commit = match request.mutations(matched) {
+            let applied = match request.mutations(matched) {
                 Some(mutations) => {
                     let mut batch = WriteBatch::new();
+                    let mut recorder = self.recorder();
                     mutations.encode(self.tree.id(), now_us, &mut batch);
-                    self.apply(batch).await?
+                    recorder.note(mutations, now_us);
+                    self.apply(batch, recorder).await?
                 }
-                None => self.around.engine.barrier(),
+                None => Applied::new(self.around.engine.barrier(), None),
             };
-            (matched, commit)
+            (matched, applied)
         };
-        durable(commit).await?;
+        applied.durable().await?;
         Ok(matched)
     }
 
@@ -340,16 +379,18 @@ impl Tablet {
         schema: &Arc<TableSchema>,
         request: &ReadModifyWrite,
     ) -> Result<data::Row> {
-        let (row, commit) = {
+        let (row, applied) = {
             let _gate = self.enter(request.row_key()).await?;
             let _lock = self.around.locks.exclusive(self.id().0, request.row_key()).await;
             let snapshot = self.around.engine.applied_snapshot();
             let mut batch = WriteBatch::new();
             let now_us = (self.around.clock)();
             let row = request.apply(&self.tree, &snapshot, schema, now_us, &mut batch)?;
-            (row, self.apply(batch).await?)
+            let mut recorder = self.recorder();
+            recorder.note_cells(&row);
+            (row, self.apply(batch, recorder).await?)
         };
-        durable(commit).await?;
+        applied.durable().await?;
         Ok(row)
     }
 
@@ -377,25 +418,41 @@ impl Tablet {
     /// Removes the rows in `range` and waits until they are gone for good.
     pub(crate) async fn drop_row_range(&self, range: &RowRange) -> Result<()> {
         let Some(range) = self.assignment.range.intersection(range) else { return Ok(()) };
+        if self.changes.load().is_some() {
+            return self.drop_rows_one_by_one(range).await;
+        }
         let keys = range.cell_keys();
         // The engine's range deletes have an end; no row key is as long as this one.
         let past_all_rows = [u8::MAX; limits::ROW_KEY_BYTES_MAX + 1];
         let end: &[u8] = if keys.end.is_empty() { &past_all_rows } else { &keys.end };
-        let commit = {
+        let applied = {
             let _alone = self.gate.write().await;
             self.check_open()?;
             let mut batch = WriteBatch::new();
             batch.delete_range(self.tree.id(), &keys.start, end);
-            self.apply(batch).await?
+            self.apply(batch, Recorder::none()).await?
         };
-        durable(commit).await
+        applied.durable().await
     }
 
-    /// Logs `batch` and applies it, after a bounded wait where writes are stalled.
+    /// Logs `batch` and applies it, with the changes that `recorder` took down,
+    /// after a bounded wait where writes are stalled.
     ///
     /// REQUIRES: the gate is held.
-    async fn apply(&self, mut batch: WriteBatch) -> Result<Commit> {
+    async fn apply(&self, mut batch: WriteBatch, recorder: Recorder) -> Result<Applied> {
         let deadline = Instant::now() + self.around.stall_patience;
+        let Some(record) = recorder.into_record() else {
+            return Ok(Applied::new(self.write(batch, deadline).await?, None));
+        };
+        let turn = tokio::time::timeout_at(deadline, record.log.turn()).await;
+        let mut turn = turn.map_err(|_| STALLED)?;
+        turn.add(&record.changes, (self.around.clock)(), &mut batch);
+        let commit = self.write(batch, deadline).await?;
+        turn.applied(commit.sequence());
+        Ok(Applied::new(commit, Some(record.log)))
+    }
+
+    async fn write(&self, mut batch: WriteBatch, deadline: Instant) -> Result<Commit> {
         loop {
             batch = match self.around.engine.try_write(batch) {
                 Ok(Ok(commit)) => return Ok(commit),
@@ -408,7 +465,7 @@ impl Tablet {
             // Whoever waited may have given up.
             self.around.engine.on_writable(&batch, move || _ = ready.send(()));
             if tokio::time::timeout_at(deadline, writable).await.is_err() {
-                return Err(Error::Busy { what: "writes come faster than the disk takes them" });
+                return Err(STALLED);
             }
         }
     }
@@ -469,18 +526,6 @@ fn batch_bytes(rows: &[RowMutations]) -> usize {
         }
     }
     bytes
-}
-
-/// Waits until `commit` is durable, without a thread.
-async fn durable(commit: Commit) -> Result<()> {
-    let (done, outcome) = oneshot::channel();
-    // The client may have gone away meanwhile.
-    commit.on_durable(move |result| drop(done.send(result)));
-    match outcome.await {
-        Ok(result) => Ok(result?),
-        // The engine stopped before it could tell.
-        Err(_) => Err(Error::Storage(lsm::Error::Poisoned)),
-    }
 }
 
 /// Keeps every cell: for a table whose schema is not known here yet.

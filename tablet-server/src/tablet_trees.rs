@@ -6,7 +6,7 @@
 //! ```text
 //! BITS    FIELD
 //!  0..48  the tablet's number
-//! 48..64  which of its trees: 0 its cells
+//! 48..64  which of its trees: 0 its cells, 1 its changes
 //! ```
 
 use std::collections::HashSet;
@@ -23,6 +23,11 @@ pub(crate) fn tree_id(tablet: TabletId) -> TreeId {
     TreeId(tablet.0)
 }
 
+/// The tree that holds `tablet`'s changes, where its table has a change stream.
+pub(crate) fn change_tree_id(tablet: TabletId) -> TreeId {
+    TreeId(1 << TABLET_BITS | tablet.0)
+}
+
 /// The trees of `tablet` that are in `engine`.
 pub(crate) fn trees_of(engine: &Engine, tablet: TabletId) -> Vec<TreeId> {
     let ids = engine.trees().into_iter().map(|tree| tree.id());
@@ -34,9 +39,10 @@ pub(crate) fn counterpart(tree: TreeId, tablet: TabletId) -> TreeId {
     TreeId(tree.0 >> TABLET_BITS << TABLET_BITS | tablet.0)
 }
 
-/// What a tablet of `rows` takes of a tree that holds these rows and others.
-pub(crate) fn part_of(_tree: TreeId, rows: &RowRange) -> KeyRange {
-    rows.cell_keys()
+/// What a tablet of `rows` takes of a tree that holds these rows and others:
+/// all changes, for they are not in the order of rows, and whoever reads them looks at the row.
+pub(crate) fn part_of(tree: TreeId, rows: &RowRange) -> KeyRange {
+    if holds_cells(tree) { rows.cell_keys() } else { KeyRange::default() }
 }
 
 /// The tablets in `engine` that have a tree which cannot become one with its neighbour's.
@@ -45,8 +51,13 @@ pub(crate) fn unmergeable(engine: &Engine) -> HashSet<TabletId> {
     ids.filter(|id| !can_unite(*id)).map(tablet_of).collect()
 }
 
-/// Whether trees like `tree`, of tablets that follow each other, can become one.
+/// Whether trees like `tree`, of tablets that follow each other, can become one:
+/// what was taken whole of one tree would be there twice.
 fn can_unite(tree: TreeId) -> bool {
+    holds_cells(tree)
+}
+
+fn holds_cells(tree: TreeId) -> bool {
     tree.0 >> TABLET_BITS == 0
 }
 
@@ -61,6 +72,14 @@ mod tests {
     #[test]
     fn a_counterpart_is_of_the_same_kind() {
         assert_eq!(counterpart(tree_id(TabletId(7)), TabletId(9)), tree_id(TabletId(9)));
-        assert_eq!(counterpart(TreeId(3 << 48 | 7), TabletId(9)), TreeId(3 << 48 | 9));
+        assert_eq!(counterpart(change_tree_id(TabletId(7)), TabletId(9)), change_tree_id(TabletId(9)));
+    }
+
+    #[test]
+    fn each_child_takes_its_rows_and_all_changes() {
+        let rows = RowRange { start: "m".into(), end: "n".into() };
+        assert_eq!(part_of(tree_id(TabletId(7)), &rows), rows.cell_keys());
+        assert_eq!(part_of(change_tree_id(TabletId(7)), &rows), KeyRange::default());
+        assert!(can_unite(tree_id(TabletId(7))) && !can_unite(change_tree_id(TabletId(7))));
     }
 }

@@ -3,6 +3,7 @@
 
 mod aggregates;
 mod backups;
+mod changes;
 mod crashes;
 mod instances;
 mod moves;

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use googleapis_tonic_google_bigtable_v2::google::bigtable::v2 as published;
+
 use super::{Idempotency, mutation};
 
 /// Where a mutation's timestamp comes from.
@@ -30,6 +32,13 @@ pub struct Mutation {
 impl From<mutation::Mutation> for Mutation {
     fn from(mutation: mutation::Mutation) -> Self {
         Self { mutation: Some(mutation), ..Self::default() }
+    }
+}
+
+/// As messages of the published crate hold it: the origin of its timestamp is left behind.
+impl From<Mutation> for published::Mutation {
+    fn from(mutation: Mutation) -> Self {
+        Self { mutation: mutation.mutation }
     }
 }
 
@@ -94,7 +103,6 @@ pub mod mutate_rows_request {
 
 #[cfg(test)]
 mod tests {
-    use googleapis_tonic_google_bigtable_v2::google::bigtable::v2 as published;
     use prost::Message;
 
     use super::*;

@@ -19,6 +19,8 @@ pub(super) struct Meters {
     pub(super) mutate_rows: Meter,
     pub(super) check_and_mutate_row: Meter,
     pub(super) read_modify_write_row: Meter,
+    pub(super) generate_initial_change_stream_partitions: Meter,
+    pub(super) read_change_stream: Meter,
 }
 
 impl Meters {
@@ -30,6 +32,8 @@ impl Meters {
             mutate_rows: Meter::new("MutateRows"),
             check_and_mutate_row: Meter::new("CheckAndMutateRow"),
             read_modify_write_row: Meter::new("ReadModifyWriteRow"),
+            generate_initial_change_stream_partitions: Meter::new("GenerateInitialChangeStreamPartitions"),
+            read_change_stream: Meter::new("ReadChangeStream"),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::Shutdown;
 use row_api::data;
 use tokio::time::Instant;
 
@@ -33,12 +34,27 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 pub struct Router {
     locator: Locator,
     catalog: Arc<Catalog>,
+    /// Begins once no stream is to wait for more.
+    streams_end: Shutdown,
 }
 
 impl Router {
     /// A router that finds tablets with `locator`.
     pub fn new(locator: Locator, catalog: Arc<Catalog>) -> Self {
-        Self { locator, catalog }
+        Self { locator, catalog, streams_end: Shutdown::new() }
+    }
+
+    /// Ends the change streams, which otherwise have no end: their clients are to go elsewhere.
+    pub fn end_streams(&self) {
+        self.streams_end.begin();
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.streams_end.has_begun()
+    }
+
+    pub(super) async fn ending(&self) {
+        self.streams_end.begun().await;
     }
 
     /// Where tablets are.

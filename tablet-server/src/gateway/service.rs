@@ -17,6 +17,9 @@ use row_api::rpc;
 use tonic::codegen::BoxStream;
 use tonic::{Code, Request, Response, Status};
 
+use super::change_messages::stream_partition;
+use super::change_request::StreamRequest;
+use super::change_stream::{self, ChangeStream};
 use super::meters::Meters;
 use super::request_stats::RequestStats;
 use super::router::Router;
@@ -28,7 +31,7 @@ use crate::authorized_view::AuthorizedView;
 use crate::catalog::Table;
 use crate::check_and_mutate::CheckAndMutate;
 use crate::chunk;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::limits;
@@ -290,6 +293,39 @@ impl RowService {
         let row = self.router.read_modify_write(&table, &schema, &request).await?;
         Ok(data::ReadModifyWriteRowResponse { row: Some(row) })
     }
+
+    async fn change_partitions(
+        &self,
+        request: data::GenerateInitialChangeStreamPartitionsRequest,
+    ) -> Result<BoxStream<data::GenerateInitialChangeStreamPartitionsResponse>, Status> {
+        let table = self.streamed_table(&request.table_name, &request.app_profile_id)?;
+        let ranges = change_stream::partitions(&self.router, &table, &RowRange::default()).await?;
+        let answers = ranges.into_iter().map(|rows| {
+            let partition = Some(stream_partition(&rows));
+            Ok(data::GenerateInitialChangeStreamPartitionsResponse { partition })
+        });
+        Ok(Box::pin(stream::iter(answers)))
+    }
+
+    async fn change_stream(
+        &self,
+        request: data::ReadChangeStreamRequest,
+    ) -> Result<BoxStream<data::ReadChangeStreamResponse>, Status> {
+        let table = self.streamed_table(&request.table_name, &request.app_profile_id)?;
+        let request = StreamRequest::check(table.id, request, clock::unsigned((self.clock)()))?;
+        let (router, clock) = (Arc::clone(&self.router), Arc::clone(&self.clock));
+        let stream = ChangeStream::begin(router, table, clock, request).await?;
+        Ok(Box::pin(stream.into_stream()))
+    }
+
+    /// The table, which has a change stream.
+    fn streamed_table(&self, name: &str, profile: &str) -> Result<Arc<Table>, Status> {
+        let Target { table, schema, .. } = self.target(name, "", profile, Access::Read)?;
+        match schema.change_retention_us {
+            Some(_) => Ok(table),
+            None => Err(Error::NoChangeStream.into()),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -336,6 +372,25 @@ impl Bigtable for RowService {
     ) -> Result<Response<data::ReadModifyWriteRowResponse>, Status> {
         let answering = self.read_modify_write(request.into_inner());
         self.meters.read_modify_write_row.count(answering).await.map(Response::new)
+    }
+
+    async fn generate_initial_change_stream_partitions(
+        &self,
+        request: Request<data::GenerateInitialChangeStreamPartitionsRequest>,
+    ) -> Result<Response<BoxStream<data::GenerateInitialChangeStreamPartitionsResponse>>, Status> {
+        let meter = &self.meters.generate_initial_change_stream_partitions;
+        meter.count(self.change_partitions(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn read_change_stream(
+        &self,
+        request: Request<data::ReadChangeStreamRequest>,
+    ) -> Result<Response<BoxStream<data::ReadChangeStreamResponse>>, Status> {
+        self.meters
+            .read_change_stream
+            .count(self.change_stream(request.into_inner()))
+            .await
+            .map(Response::new)
     }
 
     async fn ping_and_warm(
