@@ -4,7 +4,7 @@
 //! complete from its beginning. Backups and restores run on (`running`), and their
 //! operations are ended by whoever carries them out. Each is a record of the
 //! lock service, written when it begins and when it ends, so that a client that asks
-//! again finds it after a restart too; [`crate::resumption`] takes up what a
+//! again finds it after a restart too; `resumption` takes up what a
 //! restart has interrupted. The newest [`OPERATION_COUNT_MAX`] are kept.
 
 mod running;

@@ -100,7 +100,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`Error::WouldBlock`] names the block that is missing.
+    /// [`Error::WouldBlock`](crate::Error::WouldBlock) names the block that is missing.
     pub fn try_get(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>> {
         let key = LookupKey::new(key, snapshot.sequence(), self.tree.format.filter_key);
         self.tree.state().get(&self.tree.operator, &key, Blocking::Forbidden)
@@ -136,9 +136,9 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// - [`Error::Background`]: it failed; nothing is lost, and it is tried again.
-    /// - [`Error::Closed`]: the engine was closed or the tree dropped.
-    /// - [`Error::Poisoned`]
+    /// - [`Error::Background`](crate::Error::Background): it failed; nothing is lost, and it is tried again.
+    /// - [`Error::Closed`](crate::Error::Closed): the engine was closed or the tree dropped.
+    /// - [`Error::Poisoned`](crate::Error::Poisoned)
     pub fn flush(&self) -> Result<()> {
         self.core.flush(&self.tree)
     }
