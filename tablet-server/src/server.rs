@@ -5,41 +5,35 @@
 //! bounded; one over the bound is turned away at once, so that it can go on
 //! elsewhere or later, and never waits in a queue.
 
+mod control_calls;
+mod row_calls;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use cluster::lock_service::{LockService, LockSession};
 use cluster::{Epoch, ServerId};
 use lsm::Engine;
 use metrics::Gauge;
 use parking_lot::{Mutex, RwLock};
-use row_api::data;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
 use crate::aggregate::CellAggregates;
 use crate::catalog::Catalog;
-use crate::changes::{ChangeLog, TabletChanges, TabletReader};
-use crate::check_and_mutate::CheckAndMutate;
+use crate::changes::ChangeLog;
 use crate::checkpoints::Checkpoints;
 use crate::clock::Clock;
-use crate::control::{Assignment, CheckpointId, HandOver, Health, SplitProposal, TabletControl, TabletStats};
+use crate::control::{Assignment, TabletControl, TabletStats};
 use crate::error::{Error, Result};
 use crate::hand_overs::HandOvers;
-use crate::mutation::RowMutations;
-use crate::read_modify_write::ReadModifyWrite;
-use crate::row::Row;
 use crate::row_locks::RowLocks;
-use crate::row_scan::{RowScan, ScanBatch};
-use crate::row_server::{ReadRequest, RowSample, RowServer, RowsOutcome, TabletScan};
-use crate::row_set::RowRange;
-use crate::schema::{TableSchema, TabletId};
-use crate::tablet::{Surroundings, Tablet, tree_format};
-use crate::tablet_trees::{change_tree_id, counterpart, part_of, tree_id, trees_of, unmergeable};
+use crate::schema::TabletId;
+use crate::tablet::{Surroundings, Tablet};
+use crate::tablet_trees::{change_tree_id, tree_id, unmergeable};
 
 /// A step of a scan up to this size runs where it is asked for; a larger one on
 /// a thread that may wait for the disk.
@@ -316,279 +310,8 @@ impl TabletServer {
     }
 }
 
-#[async_trait]
-impl TabletControl for TabletServer {
-    fn id(&self) -> &ServerId {
-        &self.id
-    }
-
-    async fn tablets(&self) -> Result<Vec<TabletStats>> {
-        Ok(self.stats())
-    }
-
-    async fn create_tablet(&self, assignment: Assignment) -> Result<()> {
-        if self.serves(&assignment) {
-            return Ok(());
-        }
-        let (engine, id) = (self.around.engine.clone(), tree_id(assignment.tablet));
-        let tree = blocking(move || match engine.tree(id) {
-            Some(tree) => Ok(tree),
-            None => Ok(engine.create_tree(id, tree_format())?),
-        });
-        let tree = tree.await?;
-        self.serve(assignment, tree).await
-    }
-
-    async fn load_tablet(&self, assignment: Assignment) -> Result<()> {
-        if self.serves(&assignment) {
-            self.resume_tablet(assignment.tablet).await?;
-        } else {
-            let tree = self.find_tree(assignment.tablet)?;
-            self.serve(assignment.clone(), tree).await?;
-        }
-        // The stream may have been enabled or disabled while nobody could write to the tablet.
-        self.settle_changes(&assignment).await
-    }
-
-    async fn unload_tablet(&self, tablet: TabletId) -> Result<()> {
-        self.stop_serving(tablet).await;
-        Ok(())
-    }
-
-    async fn drop_tablet(&self, tablet: TabletId) -> Result<()> {
-        self.stop_serving(tablet).await;
-        let engine = self.around.engine.clone();
-        let drop_all =
-            move || trees_of(&engine, tablet).into_iter().try_for_each(|tree| engine.drop_tree(tree));
-        blocking(move || Ok(drop_all()?)).await
-    }
-
-    async fn keep_changes(&self, tablet: TabletId, kept: bool) -> Result<()> {
-        let served = self.tablet(tablet)?;
-        if kept {
-            return served.keep_changes().await;
-        }
-        served.forget_changes().await
-    }
-
-    async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()> {
-        self.tablet(tablet)?.drop_row_range(&range).await
-    }
-
-    async fn splits_due(&self) -> Result<Vec<SplitProposal>> {
-        let bytes_max = self.tablet_bytes_max;
-        let tablets: Vec<_> = self.tablets.read().values().cloned().collect();
-        blocking(move || Ok(tablets.iter().filter_map(|tablet| tablet.split_due(bytes_max)).collect())).await
-    }
-
-    async fn split_by_size(&self, tablet: TabletId) -> Result<Option<SplitProposal>> {
-        let Ok(tablet) = self.tablet(tablet) else { return Ok(None) };
-        blocking(move || Ok(tablet.split_due(0))).await
-    }
-
-    async fn split_by_load(&self, tablet: TabletId) -> Result<Option<SplitProposal>> {
-        let row = self.tablet(tablet).ok().and_then(|tablet| tablet.busy_middle());
-        Ok(row.map(|row| SplitProposal { tablet, row }))
-    }
-
-    async fn flush_tablet(&self, tablet: TabletId) -> Result<()> {
-        match self.tablet(tablet) {
-            Ok(tablet) => blocking(move || tablet.flush_ahead()).await,
-            // One that is recovered and not served: nobody waits.
-            Err(_) => Ok(()),
-        }
-    }
-
-    async fn split_tablet(&self, parent: TabletId, children: &[Assignment; 2]) -> Result<()> {
-        if children.iter().all(|child| self.serves(child)) {
-            return Ok(());
-        }
-        let parts = children.clone().map(|child| (child.tablet, child.range));
-        let fork = move |engine: &Engine| {
-            for tree in trees_of(engine, parent) {
-                let forks =
-                    parts.each_ref().map(|(child, rows)| (counterpart(tree, *child), part_of(tree, rows)));
-                engine.fork_tree(tree, &forks)?;
-            }
-            Ok(())
-        };
-        self.while_held(&[self.tablet(parent)?], fork).await?;
-        for child in children {
-            self.serve_held(child).await?;
-        }
-        Ok(())
-    }
-
-    async fn merge_tablets(&self, parents: &[TabletId; 2], child: &Assignment) -> Result<()> {
-        if self.serves(child) {
-            return Ok(());
-        }
-        let tablets = [self.tablet(parents[0])?, self.tablet(parents[1])?];
-        let rows = tablets.each_ref().map(|tablet| tablet.assignment().range.clone());
-        let (parents, united) = (*parents, child.tablet);
-        let unite = move |engine: &Engine| {
-            for tree in trees_of(engine, parents[0]) {
-                let parts = [0, 1].map(|side| (counterpart(tree, parents[side]), part_of(tree, &rows[side])));
-                engine.unite_trees(counterpart(tree, united), &parts)?;
-            }
-            Ok(())
-        };
-        self.while_held(&tablets, unite).await?;
-        self.serve_held(child).await
-    }
-
-    async fn offer_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()> {
-        self.find_tree(tablet)?;
-        self.flush_tablet(tablet).await?;
-        let (engine, hand_overs) = (self.around.engine.clone(), self.hand_overs.clone());
-        blocking(move || hand_overs.offer(hand_over, &engine, tablet)).await
-    }
-
-    async fn stage_tablet(&self, hand_over: HandOver) -> Result<()> {
-        let (engine, hand_overs) = (self.around.engine.clone(), self.hand_overs.clone());
-        blocking(move || hand_overs.stage(hand_over, &engine)).await
-    }
-
-    async fn send_tablet(&self, tablet: TabletId, hand_over: HandOver) -> Result<()> {
-        self.find_tree(tablet)?;
-        let hand_overs = self.hand_overs.clone();
-        // One that is recovered is not served.
-        let served: Vec<_> = self.tablet(tablet).into_iter().collect();
-        self.while_held(&served, move |engine| hand_overs.offer(hand_over, engine, tablet)).await
-    }
-
-    async fn receive_tablet(&self, assignment: &Assignment, hand_over: HandOver) -> Result<()> {
-        if self.serves(assignment) {
-            return Ok(());
-        }
-        let (engine, hand_overs, to) =
-            (self.around.engine.clone(), self.hand_overs.clone(), assignment.tablet);
-        blocking(move || hand_overs.take(hand_over, &engine, to)).await?;
-        self.serve_held(assignment).await
-    }
-
-    async fn end_hand_over(&self, hand_over: HandOver) -> Result<()> {
-        let hand_overs = self.hand_overs.clone();
-        let end = move || {
-            hand_overs.end(hand_over);
-            Ok(())
-        };
-        blocking(end).await
-    }
-
-    async fn resume_tablet(&self, tablet: TabletId) -> Result<()> {
-        if let Ok(tablet) = self.tablet(tablet) {
-            tablet.resume();
-        }
-        Ok(())
-    }
-
-    async fn write_checkpoint(&self, id: CheckpointId, tablets: &[TabletId]) -> Result<u64> {
-        for tablet in tablets {
-            self.find_tree(*tablet)?;
-        }
-        let (checkpoints, tablets) = (self.checkpoints.clone(), tablets.to_vec());
-        let engine = self.around.engine.clone();
-        blocking(move || {
-            checkpoints.write(id, &engine, &tablets)?;
-            checkpoints.table_bytes(id)
-        })
-        .await
-    }
-
-    async fn checkpoints(&self) -> Result<Vec<CheckpointId>> {
-        let checkpoints = self.checkpoints.clone();
-        blocking(move || checkpoints.list()).await
-    }
-
-    async fn drop_checkpoint(&self, id: CheckpointId) -> Result<()> {
-        let checkpoints = self.checkpoints.clone();
-        blocking(move || checkpoints.remove(id)).await
-    }
-
-    async fn restore_tablet(&self, assignment: Assignment, id: CheckpointId, from: TabletId) -> Result<()> {
-        if self.serves(&assignment) {
-            return Ok(());
-        }
-        let (engine, checkpoints) = (self.around.engine.clone(), self.checkpoints.clone());
-        let to = assignment.tablet;
-        blocking(move || checkpoints.restore(id, from, &engine, to)).await?;
-        let tree = self.find_tree(to)?;
-        self.serve(assignment, tree).await
-    }
-
-    fn health(&self) -> Health {
-        match self.around.engine.check() {
-            _ if self.session.lock().is_none() => Health::Gone,
-            // A full disk is no better anywhere else.
-            Ok(()) | Err(lsm::Error::DiskFull) => Health::Well,
-            Err(_) => Health::ReadOnly,
-        }
-    }
-}
-
 fn resume(tablets: &[Arc<Tablet>]) {
     tablets.iter().for_each(|tablet| tablet.resume());
-}
-
-#[async_trait]
-impl RowServer for TabletServer {
-    async fn mutate_row(&self, tablet: TabletId, row: &RowMutations) -> Result<()> {
-        let _permit = self.admit()?;
-        self.tablet_for(tablet, 1)?.mutate_row(row).await
-    }
-
-    async fn mutate_rows(&self, tablet: TabletId, rows: &[RowMutations]) -> Result<Vec<RowsOutcome>> {
-        let _permit = self.admit()?;
-        self.tablet_for(tablet, rows.len())?.mutate_rows(rows).await
-    }
-
-    async fn check_and_mutate(
-        &self,
-        tablet: TabletId,
-        schema: &Arc<TableSchema>,
-        request: &CheckAndMutate,
-    ) -> Result<bool> {
-        let _permit = self.admit()?;
-        self.tablet_for(tablet, 1)?.check_and_mutate(schema, request).await
-    }
-
-    async fn read_modify_write(
-        &self,
-        tablet: TabletId,
-        schema: &Arc<TableSchema>,
-        request: &ReadModifyWrite,
-    ) -> Result<data::Row> {
-        let _permit = self.admit()?;
-        self.tablet_for(tablet, 1)?.read_modify_write(schema, request).await
-    }
-
-    async fn read_row(&self, tablet: TabletId, row_key: &[u8], request: &ReadRequest) -> Result<Option<Row>> {
-        let _permit = self.admit()?;
-        self.tablet_for(tablet, 1)?.read_row(row_key, request)
-    }
-
-    async fn scan(&self, tablet: TabletId, request: ReadRequest) -> Result<Box<dyn TabletScan>> {
-        let permit = self.admit_scan()?;
-        let tablet = self.tablet(tablet)?;
-        let scan = tablet.scan(request)?;
-        Ok(Box::new(LocalScan { scan: Some(scan), tablet, _permit: permit }))
-    }
-
-    async fn read_changes(&self, tablet: TabletId, rows: &RowRange) -> Result<Box<dyn TabletChanges>> {
-        let permit = Arc::clone(&self.change_streams).try_acquire_owned();
-        let permit =
-            permit.map_err(|_| Error::Busy { what: "the server has too many change streams at once" })?;
-        let tablet = self.tablet(tablet)?;
-        let log = tablet.change_log(rows)?;
-        Ok(Box::new(TabletReader::new(tablet, log, permit)))
-    }
-
-    async fn sample(&self, tablet: TabletId, rows: &RowRange) -> Result<Vec<RowSample>> {
-        let _permit = self.admit()?;
-        let (tablet, rows) = (self.tablet(tablet)?, rows.clone());
-        blocking(move || tablet.sample(&rows)).await
-    }
 }
 
 impl fmt::Debug for TabletServer {
@@ -597,37 +320,6 @@ impl fmt::Debug for TabletServer {
             .field("id", &self.id)
             .field("epoch", &self.epoch())
             .finish_non_exhaustive()
-    }
-}
-
-struct LocalScan {
-    /// Away only while a step runs, and for good if that step was given up.
-    scan: Option<RowScan>,
-    tablet: Arc<Tablet>,
-    _permit: OwnedSemaphorePermit,
-}
-
-#[async_trait]
-impl TabletScan for LocalScan {
-    async fn next_rows(&mut self, budget_bytes: usize) -> Result<ScanBatch> {
-        let mut scan = self.scan.take().ok_or(Error::Busy { what: "an earlier step was given up" })?;
-        let (scan, batch) = if budget_bytes <= INLINE_STEP_BYTES {
-            let batch = scan.next_rows(budget_bytes);
-            (scan, batch)
-        } else {
-            let step = move || {
-                let batch = scan.next_rows(budget_bytes);
-                Ok((scan, batch))
-            };
-            blocking(step).await?
-        };
-        self.scan = Some(scan);
-        // The tree of a tablet that was closed meanwhile may have been read half empty.
-        self.tablet.check_open()?;
-        let batch = batch?;
-        self.tablet.count_rows(batch.seen.row_count);
-        batch.rows.first().into_iter().for_each(|row| self.tablet.note_request(&row.key));
-        Ok(batch)
     }
 }
 
@@ -652,6 +344,8 @@ mod tests {
     use vfs::{FileSystem, SimulatedFileSystem};
 
     use super::*;
+    use crate::row_server::RowServer;
+    use crate::row_set::RowRange;
 
     #[tokio::test]
     async fn a_request_over_the_bound_is_turned_away_at_once() {
