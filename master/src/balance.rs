@@ -46,8 +46,10 @@ pub struct BalanceOptions {
     pub settled_after: Duration,
     /// A tablet with fewer rows a second is not split for them.
     pub busy_rows_per_s: f64,
-    /// Moves at once.
+    /// Moves at once, to even out load.
     pub move_count_max: usize,
+    /// Moves at once from servers that leave, for which somebody waits.
+    pub leave_count_max: usize,
 }
 
 impl Default for BalanceOptions {
@@ -58,6 +60,7 @@ impl Default for BalanceOptions {
             settled_after: Duration::from_secs(60),
             busy_rows_per_s: 2_000.0,
             move_count_max: 2,
+            leave_count_max: 16,
         }
     }
 }
@@ -123,7 +126,7 @@ fn moves(servers: &[ServerFigures], options: &BalanceOptions) -> Vec<Step> {
         servers.iter().map(work).partition(|work| work.figures.is_leaving);
     let mut steps = Vec::new();
     let orphans = leaving.iter().flat_map(|work| &work.figures.tablets);
-    for tablet in orphans.take(options.move_count_max) {
+    for tablet in orphans.take(options.leave_count_max) {
         let Some(least) = staying.iter_mut().min_by(|a, b| a.weight.total_cmp(&b.weight)) else { break };
         least.weight += whole.weight(tablet);
         steps.push(Step::Move(tablet.assignment.tablet, least.figures.server.clone()));
@@ -287,6 +290,9 @@ mod tests {
         let staying = server("a", vec![tablet(3, 5, 0.0)]);
         assert_eq!(steps(&[staying, leaving.clone()], &options), [moved(1, "a"), moved(2, "a")]);
         assert_eq!(steps(&[leaving], &options), [], "there is nowhere to go");
+        let many = (1..=100).map(|number| tablet(number, 5, 0.0)).collect();
+        let leaving = ServerFigures { is_leaving: true, ..server("b", many) };
+        assert_eq!(steps(&[server("a", Vec::new()), leaving], &options).len(), options.leave_count_max);
     }
 
     #[test]
