@@ -10,9 +10,9 @@ use row_api::admin;
 use row_api::admin::backup::State;
 use row_api::admin::encryption_info::EncryptionType;
 use row_api::names::{BackupName, ClusterName};
-use tablet_server::table_record::BadTableRecord;
 
 use crate::error::Result;
+use crate::master::damaged;
 use crate::saved_table::SavedTable;
 
 /// What the keys of backup records start with.
@@ -52,13 +52,12 @@ impl BackupRecord {
     ///
     /// DATA_LOSS where it describes no backup.
     pub fn read(found: &Record) -> Result<(BackupName, Self)> {
-        let bad =
-            |why: String| tablet_server::Error::from(BadTableRecord { key: found.key.clone(), found: why });
+        let bad = |why: &str| damaged(&found.key, why);
         let name = found.key.strip_prefix(PREFIX).unwrap_or_default();
-        let name = BackupName::parse("name", name).map_err(|error| bad(error.to_string()))?;
-        let record = Self::decode(&*found.value).map_err(|error| bad(error.to_string()))?;
+        let name = BackupName::parse("name", name).map_err(|error| bad(&error.to_string()))?;
+        let record = Self::decode(&*found.value).map_err(|error| bad(&error.to_string()))?;
         if record.backup.is_none() || record.saved.as_ref().is_none_or(|saved| saved.table.is_none()) {
-            return Err(bad("it has no backup or no table".to_owned()).into());
+            return Err(bad("it has no backup or no table"));
         }
         Ok((name, record))
     }

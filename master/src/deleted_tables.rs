@@ -13,12 +13,12 @@ use prost_types::Timestamp;
 use row_api::longrunning::Operation;
 use row_api::names::{InstanceName, TableName};
 use tablet_server::schema::TabletId;
-use tablet_server::table_record::{BadTableRecord, TableRecord, TableState};
+use tablet_server::table_record::{TableRecord, TableState};
 use tonic::Status;
 
 use crate::assignment::Cluster;
 use crate::error::Result;
-use crate::master::Master;
+use crate::master::{Master, damaged};
 use crate::saved_table::SavedTable;
 use crate::tables::to_its_end;
 
@@ -118,11 +118,11 @@ impl Master {
     pub(crate) async fn deleted_tables(&self) -> Result<Vec<DeletedTable>> {
         let mut tables = Vec::new();
         for record in self.lock_service.list(PREFIX).await? {
-            let bad =
-                |found: String| tablet_server::Error::from(BadTableRecord { key: record.key.clone(), found });
-            let table = DeletedTable::decode(record.value.clone()).map_err(|error| bad(error.to_string()))?;
+            let bad = |found: &str| damaged(&record.key, found);
+            let table =
+                DeletedTable::decode(record.value.clone()).map_err(|error| bad(&error.to_string()))?;
             if table.saved.as_ref().is_none_or(|saved| saved.table.is_none()) {
-                return Err(bad("it has no table".to_owned()).into());
+                return Err(bad("it has no table"));
             }
             tables.push(table);
         }

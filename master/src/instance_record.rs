@@ -17,9 +17,9 @@ use row_api::admin::app_profile::{
 };
 use row_api::names::InstanceName;
 use tablet_server::app_profiles::{AppProfile, AppProfiles, DEFAULT_APP_PROFILE};
-use tablet_server::table_record::BadTableRecord;
 
 use crate::error::Result;
+use crate::master::damaged;
 
 /// What the keys of instance records start with.
 pub const PREFIX: &str = "instance/";
@@ -106,15 +106,14 @@ impl InstanceRecord {
     ///
     /// DATA_LOSS where it describes no instance.
     pub fn read(found: &Record) -> Result<(InstanceName, Self)> {
-        let bad =
-            |why: String| tablet_server::Error::from(BadTableRecord { key: found.key.clone(), found: why });
+        let bad = |why: &str| damaged(&found.key, why);
         let name = found.key.strip_prefix(PREFIX).unwrap_or_default();
-        let name = InstanceName::parse("name", name).map_err(|error| bad(error.to_string()))?;
-        let record = Self::decode(&*found.value).map_err(|error| bad(error.to_string()))?;
+        let name = InstanceName::parse("name", name).map_err(|error| bad(&error.to_string()))?;
+        let record = Self::decode(&*found.value).map_err(|error| bad(&error.to_string()))?;
         match record.state() {
-            InstanceState::Unspecified => Err(bad("its state is missing".to_owned()).into()),
+            InstanceState::Unspecified => Err(bad("its state is missing")),
             InstanceState::Serving if record.instance.is_none() || record.clusters.is_empty() => {
-                Err(bad("it has no instance or no cluster".to_owned()).into())
+                Err(bad("it has no instance or no cluster"))
             }
             _ => Ok((name, record)),
         }

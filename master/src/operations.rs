@@ -18,11 +18,10 @@ use prost::Message;
 use row_api::longrunning::Operation;
 use row_api::longrunning::operation::Result as Outcome;
 use row_api::rpc;
-use tablet_server::table_record::BadTableRecord;
 use tonic::{Code, Status};
 
 use crate::error::{Error, Result};
-use crate::master::Master;
+use crate::master::{Master, damaged};
 
 pub use service::OperationsService;
 
@@ -192,9 +191,7 @@ fn number_of(name: &str) -> Option<u64> {
 }
 
 fn decode(key: &str, bytes: &[u8]) -> Result<Operation> {
-    let damaged =
-        |error: prost::DecodeError| BadTableRecord { key: key.to_owned(), found: error.to_string() };
-    Ok(Operation::decode(bytes).map_err(damaged).map_err(tablet_server::Error::from)?)
+    Operation::decode(bytes).map_err(|error| damaged(key, &error.to_string()))
 }
 
 /// `message`, whose full name within `google.bigtable.admin.v2` is `name`.

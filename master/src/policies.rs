@@ -12,10 +12,9 @@ use row_api::iam::{
     GetIamPolicyRequest, Policy, SetIamPolicyRequest, TestIamPermissionsRequest, TestIamPermissionsResponse,
 };
 use row_api::names::{AuthorizedViewName, BackupName, BadName, InstanceName, TableName};
-use tablet_server::table_record::BadTableRecord;
 
 use crate::error::Result;
-use crate::master::Master;
+use crate::master::{Master, damaged};
 use crate::{authorized_view_rules, policy_rules};
 
 /// What the keys of policies start with.
@@ -147,10 +146,10 @@ impl Master {
         let Some(found) = self.lock_service.get(&key).await? else {
             return Ok((policy_rules::unset(), Expect::Absent));
         };
-        let damaged = |error: prost::DecodeError| {
-            tablet_server::Error::from(BadTableRecord { key, found: error.to_string() })
-        };
-        Ok((Policy::decode(found.value).map_err(damaged)?, Expect::At(found.revision)))
+        Ok((
+            Policy::decode(found.value).map_err(|error| damaged(&key, &error.to_string()))?,
+            Expect::At(found.revision),
+        ))
     }
 }
 
