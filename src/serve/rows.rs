@@ -82,7 +82,6 @@ impl Rows {
             merge_after: config.merge_after,
             ..BalanceOptions::default()
         };
-
         let master_options = MasterOptions { balance, undelete_time: config.undelete_time };
 
         let lock_service: Arc<dyn LockService> = Arc::clone(&home.lock_service) as _;
@@ -175,12 +174,10 @@ impl Rows {
 /// Has the servers of `fleet` delete changes that are older than their tables keep them.
 fn trim_changes(fleet: &Arc<Fleet>) -> JoinHandle<()> {
     let fleet = Arc::clone(fleet);
-    tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(Duration::from_secs(60));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            for server in fleet.servers() {
+    each(Duration::from_secs(60), move || {
+        let servers = fleet.servers();
+        async move {
+            for server in servers {
                 server.trim_changes().await;
             }
         }
@@ -198,14 +195,27 @@ where
     F: Future<Output = master::Result<()>> + Send,
 {
     let master = Arc::clone(master);
+    each(period, move || {
+        let done = chore(Arc::clone(&master));
+        async move {
+            if let Err(error) = done.await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the master could not {what}");
+            }
+        }
+    })
+}
+
+/// Does `chore` now and each `period`, and never twice at once.
+fn each<F>(period: Duration, chore: impl Fn() -> F + Send + 'static) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send,
+{
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = chore(Arc::clone(&master)).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the master could not {what}");
-            }
+            chore().await;
         }
     })
 }
