@@ -14,4 +14,5 @@ mod rows;
 mod splits;
 mod stack;
 mod tables;
+mod traffic;
 mod views;

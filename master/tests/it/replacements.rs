@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use cluster::ServerId;
@@ -19,9 +19,9 @@ use tokio::task::JoinSet;
 use vfs::SimulatedFileSystem;
 use vfs::simulated::FaultPlan;
 
-use crate::rows::increment;
 use crate::splits::{DIR, ROWS, check_tablets, records};
 use crate::stack::{Stack, set};
+use crate::traffic::{self, Traffic};
 
 pub type Opened = Result<Stack, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -292,7 +292,6 @@ async fn the_only_server_serves_again_after_its_death() {
 async fn splits_moves_merges_and_balance_under_traffic_lose_and_repeat_nothing() {
     const WRITERS: usize = 6;
     const WRITES: usize = 150;
-    const COUNTERS: [&str; 3] = ["counter", "f-counter", "z-counter"];
     let fs = SimulatedFileSystem::new();
     let small = |options: &mut tablet_server::TabletServerOptions| options.tablet_bytes_max = 60_000;
     let balance = BalanceOptions { tablet_bytes_max: 200_000, ..hasty().balance };
@@ -305,12 +304,10 @@ async fn splits_moves_merges_and_balance_under_traffic_lose_and_repeat_nothing()
     );
     let stack = Arc::new(stack.await.unwrap());
     let table = stack.create("t", &["2", "4", "f"]).await;
-    let (written, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-
-    let mut writers = JoinSet::new();
+    let mut traffic = Traffic::begin(&stack, &table, WRITES);
     for writer in 0..WRITERS {
-        let (client, table, written) = (stack.client.clone(), table.clone(), Arc::clone(&written));
-        writers.spawn(async move {
+        let (client, table, written) = (stack.client.clone(), table.clone(), Arc::clone(&traffic.written));
+        traffic.writers.spawn(async move {
             for i in 0..WRITES {
                 let row = format!("{:03}-{writer}", (i * 37 + writer * 11) % WRITES);
                 let mutations = vec![set("f", "q", &"v".repeat(1_000))];
@@ -320,25 +317,7 @@ async fn splits_moves_merges_and_balance_under_traffic_lose_and_repeat_nothing()
             }
         });
     }
-    for row in COUNTERS {
-        let (client, table) = (stack.client.clone(), table.to_string());
-        writers.spawn(async move {
-            for _ in 0..WRITES {
-                increment(&client, &table, row).await;
-            }
-        });
-    }
-    let (scanned, scanned_table, told, is_done) =
-        (Arc::clone(&stack), table.clone(), Arc::clone(&written), Arc::clone(&done));
-    let scanner = tokio::spawn(async move {
-        while !is_done.load(Ordering::SeqCst) {
-            let written = told.load(Ordering::SeqCst);
-            let keys = scanned.keys(&scanned_table).await;
-            assert!(keys.is_sorted_by(|a, b| a < b), "a row came twice");
-            assert!(keys.len() >= written, "{} rows of {written}", keys.len());
-        }
-    });
-    let (changed, is_done) = (Arc::clone(&stack), Arc::clone(&done));
+    let (changed, is_done) = (Arc::clone(&stack), Arc::clone(&traffic.done));
     let changer = tokio::spawn(async move {
         for second in 0.. {
             if is_done.load(Ordering::SeqCst) {
@@ -351,18 +330,9 @@ async fn splits_moves_merges_and_balance_under_traffic_lose_and_repeat_nothing()
         }
         0
     });
-    while let Some(outcome) = writers.join_next().await {
-        outcome.unwrap();
-    }
-    done.store(true, Ordering::SeqCst);
-    scanner.await.unwrap();
+    traffic.end().await;
     assert!(changer.await.unwrap() > 0);
-    assert_eq!(stack.keys(&table).await.len(), WRITERS * WRITES + COUNTERS.len());
-    for row in COUNTERS {
-        let found = stack.client.read_row(&table, row.as_bytes()).await.unwrap().unwrap();
-        let count = i64::from_be_bytes(found.cell("f", b"n").unwrap().value.as_ref().try_into().unwrap());
-        assert_eq!(count, WRITES as i64, "{row}");
-    }
+    traffic::check(&stack, &table, WRITERS * WRITES, WRITES).await;
     check_tablets(&stack, "after the traffic").await;
     assert!(!records(&stack).await.is_empty());
     Arc::into_inner(stack).unwrap().close().await;

@@ -1,18 +1,17 @@
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use row_api::names::TableName;
 use tablet_server::TabletServerOptions;
 use tablet_server::control::TabletStats;
 use tablet_server::metadata::{self, METADATA_TABLE, TabletRecord};
 use tablet_server::row_set::RowRange;
-use tokio::task::JoinSet;
 use vfs::SimulatedFileSystem;
 use vfs::simulated::FaultPlan;
 
-use crate::rows::increment;
 use crate::stack::{Stack, set};
+use crate::traffic::{self, Traffic};
 
 pub const DIR: &str = "/data";
 pub const ROWS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
@@ -161,17 +160,14 @@ async fn splits_under_traffic_lose_and_repeat_nothing() {
     const WRITERS: usize = 4;
     const BATCH_WRITERS: usize = 2;
     const WRITES: usize = 200;
-    const COUNTERS: [&str; 3] = ["counter", "f-counter", "z-counter"];
     let fs = SimulatedFileSystem::new();
     let small = |options: &mut TabletServerOptions| options.tablet_bytes_max = 40_000;
     let stack = Arc::new(open(&fs, small).await.unwrap());
     let table = stack.create("t", &[]).await;
-    let (written, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-
-    let mut writers = JoinSet::new();
+    let mut traffic = Traffic::begin(&stack, &table, WRITES);
     for writer in 0..WRITERS + BATCH_WRITERS {
-        let (client, table, written) = (stack.client.clone(), table.clone(), Arc::clone(&written));
-        writers.spawn(async move {
+        let (client, table, written) = (stack.client.clone(), table.clone(), Arc::clone(&traffic.written));
+        traffic.writers.spawn(async move {
             let value = text(1_000);
             let mutations = || vec![set("f", "q", &value)];
             for i in 0..WRITES {
@@ -191,25 +187,7 @@ async fn splits_under_traffic_lose_and_repeat_nothing() {
             }
         });
     }
-    for row in COUNTERS {
-        let (client, table) = (stack.client.clone(), table.to_string());
-        writers.spawn(async move {
-            for _ in 0..WRITES {
-                increment(&client, &table, row).await;
-            }
-        });
-    }
-    let (scanned, scanned_table, told, is_done) =
-        (Arc::clone(&stack), table.clone(), Arc::clone(&written), Arc::clone(&done));
-    let scanner = tokio::spawn(async move {
-        while !is_done.load(Ordering::SeqCst) {
-            let written = told.load(Ordering::SeqCst);
-            let keys = scanned.keys(&scanned_table).await;
-            assert!(keys.is_sorted_by(|a, b| a < b), "a row came twice");
-            assert!(keys.len() >= written, "{} rows of {written}", keys.len());
-        }
-    });
-    let (master, is_done) = (Arc::clone(&stack.master), Arc::clone(&done));
+    let (master, is_done) = (Arc::clone(&stack.master), Arc::clone(&traffic.done));
     let splitter = tokio::spawn(async move {
         while !is_done.load(Ordering::SeqCst) {
             master.split_large_tablets().await.unwrap();
@@ -217,19 +195,9 @@ async fn splits_under_traffic_lose_and_repeat_nothing() {
         }
     });
 
-    while let Some(outcome) = writers.join_next().await {
-        outcome.unwrap();
-    }
-    done.store(true, Ordering::SeqCst);
-    scanner.await.unwrap();
+    traffic.end().await;
     splitter.await.unwrap();
-    let rows = WRITES * (WRITERS + 3 * BATCH_WRITERS);
-    assert_eq!(stack.keys(&table).await.len(), rows + COUNTERS.len());
-    for row in COUNTERS {
-        let found = stack.client.read_row(&table, row.as_bytes()).await.unwrap().unwrap();
-        let count = i64::from_be_bytes(found.cell("f", b"n").unwrap().value.as_ref().try_into().unwrap());
-        assert_eq!(count, WRITES as i64, "{row}");
-    }
+    traffic::check(&stack, &table, WRITES * (WRITERS + 3 * BATCH_WRITERS), WRITES).await;
     // However little of the processor was left to it meanwhile.
     split_all(&stack).await;
     assert!(stack.boundaries(&table).await.len() > 10);
