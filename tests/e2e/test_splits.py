@@ -99,6 +99,14 @@ class Traffic:
         assert not missing, f"a scan missed {len(missing)} rows, {sorted(missing)[:3]}"
         self.scans += 1
 
+    def summary(self, server):
+        """What was done, and how long `server` held writers up, in a line."""
+        longest, count = longest_hold(server)
+        return (
+            f"{len(self.keys)} rows, {sum(self.counts)} increments, {self.scans} scans; "
+            f"longest call {self.longest * 1000:.0f} ms; writers held {count} times, at most {longest:.1f} ms"
+        )
+
 
 @pytest.mark.timeout(300)
 def test_splits_under_traffic_are_seen_by_nobody(tmp_path, monkeypatch, capsys):
@@ -114,14 +122,8 @@ def test_splits_under_traffic_are_seen_by_nobody(tmp_path, monkeypatch, capsys):
             boundaries = [key for key, _ in table.sample_row_keys()]
             assert len(boundaries) > 2, boundaries
             assert boundaries == sorted(boundaries[:-1]) + [b""]
-            longest, count = longest_hold(server)
             with capsys.disabled():
-                print(
-                    f"\n    {len(boundaries)} tablets, {len(traffic.keys)} rows, {sum(traffic.counts)} increments, "
-                    f"{traffic.scans} scans; longest call {traffic.longest * 1000:.0f} ms; "
-                    f"writers held {count} times, at most {longest:.1f} ms",
-                    end="",
-                )
+                print(f"\n    {len(boundaries)} tablets, {traffic.summary(server)}", end="")
             server.kill()
             server.start()
             monkeypatch.setenv("BIGTABLE_EMULATOR_HOST", server.bigtable)

@@ -11,7 +11,7 @@ from google.cloud.bigtable.data import BigtableDataClient, ReadRowsQuery, SetCel
 
 from conftest import INSTANCE, PROJECT, create_table, table_admin
 from hayloft import Hayloft, binary
-from test_splits import Traffic, longest_hold
+from test_splits import Traffic
 
 SECONDS = 15
 ENV = {
@@ -85,13 +85,10 @@ def test_moves_merges_and_splits_under_traffic_are_seen_by_nobody(tmp_path, monk
             assert {tablet["server"] for tablet in listed} == {f"tablet-server-{i}" for i in (1, 2, 3)}
             of_small = [tablet for tablet in listed if tablet["table"].endswith("/small")]
             assert len(small.read_rows(ReadRowsQuery())) == 4
-            longest, count = longest_hold(server)
             with capsys.disabled():
                 print(
                     f"\n    {len(listed)} tablets, {len(of_small)} of the 4 small ones, {mover.moves} moves, "
-                    f"{mover.splits} splits by hand, {len(traffic.keys)} rows, {sum(traffic.counts)} increments, "
-                    f"{traffic.scans} scans; longest call {traffic.longest * 1000:.0f} ms; "
-                    f"writers held {count} times, at most {longest:.1f} ms",
+                    f"{mover.splits} splits by hand, {traffic.summary(server)}",
                     end="",
                 )
             server.kill()
