@@ -234,7 +234,11 @@ impl Master {
     }
 
     /// Steps 2 to 4, and the first part of step 5.
-    async fn restore(&self, running: &RunningOperation, record: &RestoreRecord) -> Result<admin::Table> {
+    async fn restore(
+        &self,
+        running: &RunningOperation,
+        record: &RestoreRecord,
+    ) -> Result<admin::TableAnswer> {
         let name = record.table_name()?;
         if !self.is_restored(record).await? {
             let tablets = record.tablet_records(self.new_epoch().await?);

@@ -76,7 +76,7 @@ impl BigtableTableAdmin for TableAdmin {
     async fn create_table(
         &self,
         request: Request<admin::CreateTableRequest>,
-    ) -> Result<Response<admin::Table>, Status> {
+    ) -> Result<Response<admin::TableAnswer>, Status> {
         let request = request.into_inner();
         let instance = InstanceName::parse("parent", &request.parent)?;
         resource_ids::check_table_id("table_id", &request.table_id)?;
@@ -91,7 +91,7 @@ impl BigtableTableAdmin for TableAdmin {
     async fn get_table(
         &self,
         request: Request<admin::GetTableRequest>,
-    ) -> Result<Response<admin::Table>, Status> {
+    ) -> Result<Response<admin::TableAnswer>, Status> {
         let request = request.into_inner();
         let shown = checked_view(request.view, View::SchemaView)?;
         let (name, record) = self.record(&request.name).await?;
@@ -102,7 +102,7 @@ impl BigtableTableAdmin for TableAdmin {
     async fn list_tables(
         &self,
         request: Request<admin::ListTablesRequest>,
-    ) -> Result<Response<admin::ListTablesResponse>, Status> {
+    ) -> Result<Response<admin::ListTablesAnswer>, Status> {
         let request = request.into_inner();
         let instance = InstanceName::parse("parent", &request.parent)?;
         let shown = checked_view(request.view, View::NameOnly)?;
@@ -113,7 +113,7 @@ impl BigtableTableAdmin for TableAdmin {
         let (page, next_page_token) = pages::cut(rest, page_size, |(name, _)| name.table.clone());
         let clusters = self.clusters(&instance).await?;
         let tables = page.into_iter().map(|(name, record)| view(name, record, &clusters, shown)).collect();
-        Ok(Response::new(admin::ListTablesResponse { tables, next_page_token }))
+        Ok(Response::new(admin::ListTablesAnswer { tables, next_page_token }))
     }
 
     async fn update_table(
@@ -241,7 +241,7 @@ impl BigtableTableAdmin for TableAdmin {
     async fn modify_column_families(
         &self,
         request: Request<admin::ModifyColumnFamiliesRequest>,
-    ) -> Result<Response<admin::Table>, Status> {
+    ) -> Result<Response<admin::TableAnswer>, Status> {
         let request = request.into_inner();
         let name = self.table_to_change(&request.name)?;
         let record = self.master.modify_families(name.clone(), request.modifications).await?;
@@ -339,12 +339,12 @@ fn checked_view(view: i32, default: View) -> Result<View, Status> {
 }
 
 /// A table with its schema.
-pub(crate) fn schema_view(name: &TableName, record: &TableRecord) -> admin::Table {
+pub(crate) fn schema_view(name: &TableName, record: &TableRecord) -> admin::TableAnswer {
     view(name, record, &[], View::SchemaView)
 }
 
 /// What `shown` shows of a table that is served by `clusters`.
-fn view(name: &TableName, record: &TableRecord, clusters: &[String], shown: View) -> admin::Table {
+fn view(name: &TableName, record: &TableRecord, clusters: &[String], shown: View) -> admin::TableAnswer {
     let shows_schema = matches!(shown, View::SchemaView | View::Full);
     let mut table = if shows_schema { record.table().clone() } else { admin::Table::default() };
     table.name = name.to_string();
@@ -359,5 +359,5 @@ fn view(name: &TableName, record: &TableRecord, clusters: &[String], shown: View
         }
         table.cluster_states = clusters.iter().map(|cluster| (cluster.clone(), state.clone())).collect();
     }
-    table
+    table.into()
 }

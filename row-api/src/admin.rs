@@ -4,6 +4,7 @@
 //! is written here and stands in front of it: instances have an edition.
 
 mod instance_messages;
+mod table_answers;
 
 pub use googleapis_tonic_google_bigtable_admin_v2::google::bigtable::admin::v2::*;
 
@@ -11,6 +12,7 @@ pub use instance_messages::{
     CreateInstanceMetadata, CreateInstanceRequest, Edition, Instance, ListInstancesResponse,
     PartialUpdateInstanceRequest, UpdateInstanceMetadata,
 };
+pub use table_answers::{ListTablesAnswer, TableAnswer};
 
 /// `google.protobuf.Empty`.
 pub type Empty = ();
