@@ -1,15 +1,16 @@
 //! The items, in shards by hash, within a number of bytes.
 //!
 //! Who uses it: the session, one [`Slot`] a key. A slot is a key's place under
-//! its shard's lock: look at the item, change it, remove it, put one; commands
-//! are written in these terms, and a lease's state would stand beside the item
-//! in the same way. Read on in this order:
+//! its shard's lock: look at the item, change it, remove it, put one, lease the
+//! key; commands are written in these terms. Read on in this order:
 //!
 //! - [`item`]: one item, in one allocation;
 //! - [`slab`]: where items live;
 //! - [`queues`]: which goes when memory is used up (S3-FIFO);
 //! - [`expiry`]: which goes when;
-//! - [`shard`]: the four together;
+//! - [`leases`]: who may fill a key that is not there;
+//! - [`shard`]: the five together;
+//! - [`slot`]: a key's place, the only way to an item;
 //! - [`statistics`]: what is counted.
 //!
 //! Memory: every byte is charged, the allocator's overhead and the table's own
@@ -23,28 +24,35 @@
 
 mod expiry;
 mod item;
+mod leases;
 mod queues;
 mod shard;
 mod slab;
+mod slot;
 mod statistics;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use twox_hash::XxHash3_64;
 
 pub(crate) use item::{Item, ItemBytes, KEY_BYTES_MAX, SharedBytes};
+pub(crate) use leases::{FillCell, Holder, Offer};
 pub(crate) use shard::NewItem;
+pub(crate) use slot::{Fill, Slot};
 pub use statistics::{Statistics, TableStatistics};
 
-use item::{Place, state};
 use shard::{Dead, Shard};
+use slot::Absence;
 
 /// More memory than this gets another shard.
 const SHARD_BYTES: u64 = 4 << 20;
 const SHARD_COUNT_MAX: u64 = 256;
+
+/// Keeps lease tokens apart from what else the seed decides.
+const TOKEN_SALT: u64 = 0x6c65_6173_6573_2e2e;
 
 /// Items that the reaper removes or looks at before it lets go of a shard's lock.
 const REAP_ITEMS: usize = 256;
@@ -56,8 +64,10 @@ pub(crate) struct ItemTable {
     memory_bytes: AtomicU64,
     memory_bytes_max: AtomicU64,
     last_cas: AtomicU64,
+    /// Tokens given out, in effect: a token of an earlier process is not one of ours.
+    last_token: AtomicU64,
     /// Items of another generation are flushed.
-    generation: AtomicU16,
+    generation: AtomicU8,
     /// The second in which a delayed `flush_all` begins a new generation; 0 if none.
     flush_at: AtomicU32,
     relief_cursor: AtomicUsize,
@@ -74,7 +84,8 @@ impl ItemTable {
             memory_bytes: AtomicU64::new(0),
             memory_bytes_max: AtomicU64::new(memory_bytes_max),
             last_cas: AtomicU64::new(0),
-            generation: AtomicU16::new(0),
+            last_token: AtomicU64::new((seed ^ TOKEN_SALT) >> 2),
+            generation: AtomicU8::new(0),
             flush_at: AtomicU32::new(0),
             relief_cursor: AtomicUsize::new(0),
         }
@@ -82,7 +93,7 @@ impl ItemTable {
 
     /// The slot of `key` at `now`, its shard locked until it is dropped. An item
     /// that expired or was flushed is removed first.
-    pub(crate) fn slot(&self, key: &[u8], now: u32) -> Slot<'_> {
+    pub(crate) fn slot<'t>(&'t self, key: &'t [u8], now: u32) -> Slot<'t> {
         let hash = XxHash3_64::oneshot_with_seed(self.seed, key);
         let (shard_index, hash) = self.split(hash);
         let mut shard = self.shards[shard_index].lock();
@@ -100,12 +111,22 @@ impl ItemTable {
                 Dead::Flushed => Absence::Flushed,
             };
         }
-        Slot { table: self, shard, hash, place, absence, now, generation }
+        let hidden = place.filter(|found| shard.item(*found).is_hidden());
+        if hidden.is_some() {
+            place = None;
+        }
+        Slot { table: self, shard, key, hash, place, hidden, absence, now, generation }
     }
 
     /// A number that was never an item's cas.
     fn next_cas(&self) -> u64 {
         self.last_cas.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A lease token that nobody has: more than 1, and of 62 bits, which every
+    /// client's integers hold.
+    fn next_token(&self) -> u64 {
+        (self.last_token.fetch_add(1, Ordering::Relaxed) & (u64::MAX >> 2)).max(1) + 1
     }
 
     /// Evicts from any shard while the table is over its limit. To be called
@@ -144,12 +165,12 @@ impl ItemTable {
         }
     }
 
-    /// Numbers wrap after 65,536 flushes; an item that no sweep reached in all
-    /// that time must not come back.
+    /// Numbers wrap after 256 flushes; an item that no sweep reached in all that
+    /// time must not come back, and no token either.
     fn begin_generation(&self) {
         let before = self.generation.fetch_add(1, Ordering::AcqRel);
         self.next_cas();
-        if before == u16::MAX {
+        if before == u8::MAX {
             for shard in &self.shards {
                 let mut shard = shard.lock();
                 shard.clear();
@@ -190,6 +211,7 @@ impl ItemTable {
             let shard = shard.lock();
             total.counts.add(&shard.statistics);
             total.item_count += shard.item_count() as u64;
+            total.lease_count += shard.leases.len() as u64;
             total.oldest_age_s = total.oldest_age_s.max(u64::from(shard.oldest_age_s(now)));
         }
         total
@@ -222,151 +244,5 @@ impl ItemTable {
         } else if bytes < charged {
             self.memory_bytes.fetch_sub(charged - bytes, Ordering::Relaxed);
         }
-    }
-}
-
-/// Why a slot has no item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Absence {
-    Unknown,
-    Expired,
-    Flushed,
-}
-
-/// A key's place in the table, its shard locked.
-#[derive(Debug)]
-pub(crate) struct Slot<'t> {
-    table: &'t ItemTable,
-    shard: MutexGuard<'t, Shard>,
-    hash: u32,
-    place: Option<Place>,
-    absence: Absence,
-    now: u32,
-    generation: u16,
-}
-
-impl Slot<'_> {
-    /// The live item.
-    pub(crate) fn item(&self) -> Option<&Item> {
-        self.place.map(|place| self.shard.item(place))
-    }
-
-    /// The live item, marked as read now, and counted as got.
-    pub(crate) fn get(&mut self) -> Option<&Item> {
-        let counts = &mut self.shard.statistics;
-        counts.cmd_get += 1;
-        let Some(place) = self.place else {
-            counts.get_misses += 1;
-            match self.absence {
-                Absence::Unknown => {}
-                Absence::Expired => counts.get_expired += 1,
-                Absence::Flushed => counts.get_flushed += 1,
-            }
-            return None;
-        };
-        counts.get_hits += 1;
-        let now = self.now;
-        let item = self.shard.item_mut(place);
-        item.access(now);
-        Some(item)
-    }
-
-    /// Marks the item as read now.
-    pub(crate) fn access(&mut self) {
-        if let Some(place) = self.place {
-            let now = self.now;
-            self.shard.item_mut(place).access(now);
-        }
-    }
-
-    /// Counts an access for eviction, though nobody read the item.
-    pub(crate) fn bump(&mut self) {
-        if let Some(place) = self.place {
-            self.shard.item_mut(place).bump();
-        }
-    }
-
-    /// Gives the item another time to expire; 0 is never.
-    pub(crate) fn set_expiry(&mut self, expires_at: u32) {
-        if let Some(place) = self.place {
-            self.shard.set_expiry(place, expires_at);
-            self.table.charge(&mut self.shard);
-        }
-    }
-
-    /// Marks the item as stale, or as not.
-    pub(crate) fn mark_stale(&mut self, stale: bool) {
-        self.set_state(state::STALE, stale);
-    }
-
-    /// Notes whether somebody was told to refill the item.
-    pub(crate) fn mark_token_sent(&mut self, sent: bool) {
-        self.set_state(state::TOKEN_SENT, sent);
-    }
-
-    /// Gives the item `cas`, or a new one.
-    pub(crate) fn renew_cas(&mut self, cas: Option<u64>) -> u64 {
-        let cas = cas.unwrap_or_else(|| self.table.next_cas());
-        if let Some(place) = self.place {
-            self.shard.item_mut(place).cas = cas;
-        }
-        cas
-    }
-
-    fn set_state(&mut self, bit: u8, on: bool) {
-        if let Some(place) = self.place {
-            let item = self.shard.item_mut(place);
-            item.state = if on { item.state | bit } else { item.state & !bit };
-        }
-    }
-
-    /// Stores `new` in place of the item, if there is one, and returns its cas:
-    /// `cas` if that is given. Evicts first what has to make room.
-    pub(crate) fn put(&mut self, new: NewItem, cas: Option<u64>) -> u64 {
-        let cas = cas.unwrap_or_else(|| self.table.next_cas());
-        let (table, now, generation) = (self.table, self.now, self.generation);
-        let old_bytes = self.item().map_or(0, Item::memory_bytes);
-        let more_bytes = (new.bytes.memory_bytes() + size_of::<Item>() as u64).saturating_sub(old_bytes);
-        if table.is_over(more_bytes) {
-            while table.is_over(more_bytes) && self.shard.evict(now, generation) {
-                table.charge(&mut self.shard);
-            }
-            if self.place.is_some() {
-                // It may have been its own turn.
-                let key = &new.bytes.as_slice()[..usize::from(new.key_bytes)];
-                self.place = self.shard.find(self.hash, key);
-            }
-        }
-        match self.place {
-            Some(place) => drop(self.shard.replace(place, new, cas, now, generation)),
-            None => self.place = Some(self.shard.insert(self.hash, new, cas, now, generation)),
-        }
-        table.charge(&mut self.shard);
-        cas
-    }
-
-    /// Gives the item another value and `cas`, or a new one; all else stays, its
-    /// marks too.
-    ///
-    /// REQUIRES: `bytes` begin with the item's key and are no more than it had.
-    pub(crate) fn rewrite(&mut self, bytes: ItemBytes, cas: Option<u64>) -> u64 {
-        if let Some(place) = self.place {
-            self.shard.rewrite(place, bytes);
-            self.table.charge(&mut self.shard);
-        }
-        self.renew_cas(cas)
-    }
-
-    /// Removes the item; false if there was none.
-    pub(crate) fn remove(&mut self) -> bool {
-        let Some(place) = self.place.take() else { return false };
-        self.shard.remove(place);
-        self.table.charge(&mut self.shard);
-        true
-    }
-
-    /// The counts of the slot's shard.
-    pub(crate) fn counts(&mut self) -> &mut Statistics {
-        &mut self.shard.statistics
     }
 }

@@ -10,10 +10,8 @@
 //! - `protocol`: lines into commands, numbers, and the answers' buffer;
 //! - `session`: one connection's commands run against the table, without a socket;
 //! - `connections`: who is connected, for `stats conns`;
+//! - [`lease`]: fills and writes of keys that have an origin, inside the process;
 //! - [`server`]: sockets, timers, shutdown; [`Cache`] itself.
-//!
-//! What is a route or a lease later stands between `session` and `item_table`:
-//! a command asks for a key's slot in one place.
 
 pub mod clock;
 pub mod error;
@@ -21,6 +19,7 @@ pub mod options;
 
 mod connections;
 mod item_table;
+pub mod lease;
 mod protocol;
 pub mod server;
 mod session;

@@ -11,6 +11,8 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+const STALE_MAX: Duration = Duration::from_secs(3600);
+
 /// What a connection over the bound is told, in memcached's words.
 pub const REFUSAL: &[u8] = b"ERROR Too many open connections\r\n";
 
@@ -34,6 +36,10 @@ pub struct CacheOptions {
     /// next commands wait. More makes fewer writes of a long pipeline. 4 KiB to
     /// 64 MiB; 64 KiB by default. One answer can exceed it by one value.
     pub output_bytes_max: usize,
+    /// How long a deleted value is kept for those who take a stale one while
+    /// somebody fetches the new one (`lease-get`). Whole seconds; zero keeps
+    /// none. At most one hour; 10 seconds by default.
+    pub stale: Duration,
     /// Closes a connection that sent nothing for this long; `None`, the
     /// default, never does. At least one second.
     pub idle_timeout: Option<Duration>,
@@ -46,6 +52,7 @@ impl Default for CacheOptions {
             item_bytes_max: MIB,
             connection_count_max: 1024,
             output_bytes_max: 64 << 10,
+            stale: Duration::from_secs(10),
             idle_timeout: None,
         }
     }
@@ -77,12 +84,20 @@ impl CacheOptions {
         if !(4 << 10..=64 << 20).contains(&self.output_bytes_max) {
             return refuse("output_bytes_max", self.output_bytes_max.to_string(), "4096 to 67108864".into());
         }
+        if self.stale > STALE_MAX {
+            return refuse("stale", format!("{:?}", self.stale), format!("at most {STALE_MAX:?}"));
+        }
         match self.idle_timeout {
             Some(timeout) if timeout < Duration::from_secs(1) => {
                 refuse("idle_timeout", format!("{timeout:?}"), "at least 1s".into())
             }
             _ => Ok(()),
         }
+    }
+
+    /// [`CacheOptions::stale`] in seconds.
+    pub(crate) fn stale_seconds(&self) -> u32 {
+        u32::try_from(self.stale.as_secs()).unwrap_or(u32::MAX)
     }
 
     /// The door that a cache with these options listens behind.

@@ -32,6 +32,7 @@ pub(crate) mod answer {
     pub(crate) const LIMIT_OUT_OF_BOUNDS: &str =
         "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
     pub(crate) const STORED: &str = "STORED\r\n";
+    pub(crate) const STALE_STORED: &str = "STALE_STORED\r\n";
     pub(crate) const NOT_STORED: &str = "NOT_STORED\r\n";
     pub(crate) const EXISTS: &str = "EXISTS\r\n";
     pub(crate) const NOT_FOUND: &str = "NOT_FOUND\r\n";

@@ -36,8 +36,8 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Cheap to clone; all clones are one cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    shared: Arc<SharedState>,
-    clock: Arc<dyn Clock>,
+    pub(crate) shared: Arc<SharedState>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Cache {
@@ -91,6 +91,15 @@ impl Cache {
         }
         metrics::counter!("hayloft_cache_hits_total").absolute(counts.get_hits);
         metrics::counter!("hayloft_cache_misses_total").absolute(counts.get_misses);
+        for (event, count) in [
+            ("token", counts.lease_tokens),
+            ("wait", counts.lease_waits),
+            ("stale_hit", counts.lease_stale_hits),
+            ("fill", counts.lease_fills),
+            ("refusal", counts.lease_refusals),
+        ] {
+            metrics::counter!("hayloft_cache_leases_total", "event" => event).absolute(count);
+        }
         metrics::counter!("hayloft_cache_evictions_total").absolute(counts.evictions);
         metrics::counter!("hayloft_cache_expired_total").absolute(counts.reclaimed);
         let connections = &self.shared.connections;

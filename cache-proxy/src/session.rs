@@ -8,12 +8,14 @@
 //! - this file: lines, values, and what to do with bytes that belong to neither;
 //! - [`classic`]: get, touch, delete, incr, flush_all and their kin;
 //! - [`store`]: set and its kin, for both dialects;
+//! - [`lease`]: lease-get and lease-set;
 //! - [`meta`]: mg, ms, md, ma, me;
 //! - [`stats`]: what `stats` answers.
 //!
 //! Invariant: the answers do not depend on how the bytes were cut into pieces.
 
 mod classic;
+mod lease;
 mod meta;
 mod stats;
 mod store;
@@ -201,8 +203,9 @@ impl Session {
             return Step::Close;
         }
         match command::parse(line) {
-            Command::Get { keys, with_cas, exptime } => {
-                let get = GetManner { with_cas, expires_at: exptime.map(|exptime| expiry(exptime, now)) };
+            Command::Get { keys, with_cas, leases, exptime } => {
+                let get =
+                    GetManner { with_cas, leases, expires_at: exptime.map(|exptime| expiry(exptime, now)) };
                 Step::Done(self.get_keys(get, keys, (line.len(), end), output, now))
             }
             Command::Store(store) => {
@@ -287,7 +290,8 @@ fn split_line(input: &[u8]) -> Option<(&[u8], usize)> {
 /// even for that.
 fn is_hopeless(line: &[u8]) -> bool {
     let start = line.iter().position(|byte| *byte != b' ').unwrap_or(line.len());
-    let is_get = start <= 100 && (line[start..].starts_with(b"get ") || line[start..].starts_with(b"gets "));
+    let gets = [b"get ".as_slice(), b"gets ", b"lease-get "];
+    let is_get = start <= 100 && gets.iter().any(|verb| line[start..].starts_with(verb));
     line.len() > if is_get { GET_LINE_BYTES_MAX } else { LINE_BYTES_MAX }
 }
 

@@ -191,6 +191,29 @@ def test_flush_all_empties_the_cache(client):
     assert client.get("k") == b"again"
 
 
+# --- leases
+
+
+def test_a_lease_is_filled_by_one_and_void_after_a_delete(talk):
+    def token(key):
+        word, got_key, token, *_ = talk(b"lease-get " + key + b"\r\n", end=b"END\r\n").split(b"\r\n")[0].split()
+        assert (word, got_key) == (b"LVALUE", key)
+        return token
+
+    first = token(b"leased")
+    assert int(first) > 1
+    assert token(b"leased") == b"1"
+    assert talk(b"lease-set leased " + first + b" 5 0 3\r\nnew\r\n") == b"STORED\r\n"
+    assert talk(b"lease-get leased\r\n", end=b"END\r\n") == b"VALUE leased 5 3\r\nnew\r\nEND\r\n"
+    assert talk(b"delete leased\r\n") == b"DELETED\r\n"
+    answer = talk(b"lease-get leased\r\n", end=b"END\r\n").split(b"\r\n")
+    second = answer[0].split()[2]
+    assert int(second) > 1 and answer[1] == b"new", "the deleted value is there as a stale one"
+    talk(b"delete leased\r\n")
+    assert talk(b"lease-set leased " + second + b" 0 0 3\r\nold\r\n") == b"STALE_STORED\r\n"
+    assert talk(b"get leased\r\n") == b"END\r\n"
+
+
 # --- limits
 
 

@@ -83,17 +83,23 @@ impl ItemBytes {
 /// Bits of [`Item::state`]; the two lowest count accesses.
 pub(super) mod state {
     /// Accesses since the item was last considered for eviction, 3 at most.
-    pub(crate) const ACCESS_MASK: u8 = 0b11;
+    pub(crate) const ACCESS_MASK: u16 = 0b11;
     /// In the main queue; else in the small one.
-    pub(crate) const MAIN: u8 = 1 << 2;
+    pub(crate) const MAIN: u16 = 1 << 2;
     /// Read at least once since it was stored.
-    pub(crate) const FETCHED: u8 = 1 << 3;
+    pub(crate) const FETCHED: u16 = 1 << 3;
     /// Marked stale by `md … I`.
-    pub(crate) const STALE: u8 = 1 << 4;
+    pub(crate) const STALE: u16 = 1 << 4;
     /// Somebody was told to refill it.
-    pub(crate) const TOKEN_SENT: u8 = 1 << 5;
+    pub(crate) const TOKEN_SENT: u16 = 1 << 5;
     /// Its key came base64-encoded.
-    pub(crate) const BINARY_KEY: u8 = 1 << 6;
+    pub(crate) const BINARY_KEY: u16 = 1 << 6;
+    /// Deleted: only those who take a stale value see it.
+    pub(crate) const DELETED: u16 = 1 << 7;
+    /// Its origin has no such thing: nobody sees it who did not ask the origin.
+    pub(crate) const ABSENT: u16 = 1 << 8;
+    /// Not there for commands that know nothing of leases and origins.
+    pub(crate) const HIDDEN: u16 = DELETED | ABSENT;
 }
 
 /// An item, or a free place of the slab.
@@ -114,9 +120,9 @@ pub(crate) struct Item {
     /// Where it stands in its expiry bucket.
     pub(super) expiry_position: u32,
     /// The table's generation when it was stored; `flush_all` begins a new one.
-    pub(super) generation: u16,
+    pub(super) generation: u8,
     pub(super) key_bytes: u8,
-    pub(super) state: u8,
+    pub(super) state: u16,
 }
 
 // Less than a cache line.
@@ -181,6 +187,21 @@ impl Item {
     /// Whether somebody was told to refill it.
     pub(crate) fn is_token_sent(&self) -> bool {
         self.state & state::TOKEN_SENT != 0
+    }
+
+    /// Whether ordinary commands do not see it.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.state & state::HIDDEN != 0
+    }
+
+    /// Whether it was deleted, and is kept for those who take a stale value.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.state & state::DELETED != 0
+    }
+
+    /// Whether it says that its origin has no such thing.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.state & state::HIDDEN == state::ABSENT
     }
 
     /// Bytes of memory charged for it, without its part of the table.

@@ -4,12 +4,15 @@
 //!
 //! - each place that is not free is in the index once, in one queue, and in one
 //!   expiry bucket if its item expires;
-//! - `item_bytes` is the sum of the items' [`Item::memory_bytes`].
+//! - `item_bytes` is the sum of the items' [`Item::memory_bytes`];
+//! - `hidden_count` of the items are hidden: deleted ones that are kept as
+//!   stale values, and marks that an origin has no such thing.
 
 use hashbrown::HashTable;
 
 use super::expiry::ExpiryBuckets;
 use super::item::{Item, ItemBytes, NOWHERE, Place, state};
+use super::leases::Leases;
 use super::queues::Queues;
 use super::slab::Slab;
 use super::statistics::Statistics;
@@ -36,19 +39,36 @@ pub(crate) struct NewItem {
     pub(crate) binary_key: bool,
 }
 
+impl NewItem {
+    /// An item of `key` without a value.
+    ///
+    /// REQUIRES: `key` has at most 250 bytes.
+    pub(crate) fn empty(key: &[u8], expires_at: u32) -> Self {
+        Self {
+            bytes: ItemBytes::copy(key, &[]),
+            key_bytes: u8::try_from(key.len()).expect("keys are checked"),
+            client_flags: 0,
+            expires_at,
+            binary_key: false,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Shard {
     index: HashTable<Place>,
     slab: Slab,
     queues: Queues,
     expiry: ExpiryBuckets,
+    pub(super) leases: Leases,
     item_count: usize,
+    hidden_count: usize,
     item_bytes: u64,
     /// What of this shard the table's total contains.
     pub(super) charged_bytes: u64,
     /// The generation that the shard holds no older item than, and how far a
     /// sweep for the current one has come.
-    swept_generation: u16,
+    swept_generation: u8,
     sweep_cursor: usize,
     pub(super) statistics: Statistics,
 }
@@ -60,7 +80,9 @@ impl Shard {
             slab: Slab::new(),
             queues: Queues::new(),
             expiry: ExpiryBuckets::default(),
+            leases: Leases::default(),
             item_count: 0,
+            hidden_count: 0,
             item_bytes: 0,
             charged_bytes: 0,
             swept_generation: 0,
@@ -69,8 +91,9 @@ impl Shard {
         }
     }
 
+    /// Items that ordinary commands see.
     pub(super) fn item_count(&self) -> usize {
-        self.item_count
+        self.item_count - self.hidden_count
     }
 
     /// Bytes of memory that the shard takes.
@@ -80,6 +103,7 @@ impl Shard {
             + self.index.allocation_size() as u64
             + self.queues.ghost_bytes()
             + self.expiry.memory_bytes()
+            + self.leases.memory_bytes()
     }
 
     pub(super) fn item(&self, place: Place) -> &Item {
@@ -100,7 +124,7 @@ impl Shard {
     }
 
     /// Whether the item at `place` is there only because nobody noticed its end.
-    pub(super) fn dead(&self, place: Place, now: u32, generation: u16) -> Option<Dead> {
+    pub(super) fn dead(&self, place: Place, now: u32, generation: u8) -> Option<Dead> {
         let item = self.slab.get(place);
         if item.generation != generation {
             Some(Dead::Flushed)
@@ -111,7 +135,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn insert(&mut self, hash: u32, new: NewItem, cas: u64, now: u32, generation: u16) -> Place {
+    pub(super) fn insert(&mut self, hash: u32, new: NewItem, cas: u64, now: u32, generation: u8) -> Place {
         let NewItem { bytes, key_bytes, client_flags, expires_at, binary_key } = new;
         let place = self.slab.insert(Item {
             bytes,
@@ -145,11 +169,12 @@ impl Shard {
         new: NewItem,
         cas: u64,
         now: u32,
-        generation: u16,
+        generation: u8,
     ) -> ItemBytes {
         let NewItem { bytes, key_bytes, client_flags, expires_at, binary_key } = new;
         self.set_expiry(place, expires_at);
         let item = self.slab.get_mut(place);
+        self.hidden_count -= usize::from(item.is_hidden());
         item.bump();
         item.accessed_at = now;
         let kept = item.state & (state::ACCESS_MASK | state::MAIN);
@@ -170,6 +195,15 @@ impl Shard {
         old_bytes
     }
 
+    /// Hides the item at `place` as `mark` says, until `expires_at`.
+    pub(super) fn hide(&mut self, place: Place, mark: u16, expires_at: u32) {
+        self.set_expiry(place, expires_at);
+        let item = self.slab.get_mut(place);
+        self.hidden_count += usize::from(!item.is_hidden());
+        // Hidden items are the first to go when they reach their queue's end.
+        item.state = item.state & !state::ACCESS_MASK | mark;
+    }
+
     pub(super) fn set_expiry(&mut self, place: Place, expires_at: u32) {
         if self.slab.get(place).expires_at == expires_at {
             return;
@@ -186,20 +220,23 @@ impl Shard {
 
     /// Removes an item that is dead, and counts it.
     pub(super) fn bury(&mut self, place: Place, dead: Dead) {
-        self.statistics.reclaimed += 1;
-        if dead == Dead::Expired && !self.slab.get(place).is_fetched() {
-            self.statistics.expired_unfetched += 1;
+        let item = self.slab.get(place);
+        if !item.is_hidden() {
+            self.statistics.reclaimed += 1;
+            self.statistics.expired_unfetched += u64::from(dead == Dead::Expired && !item.is_fetched());
         }
         self.remove(place);
     }
 
     /// Evicts one item; false if there is none.
-    pub(super) fn evict(&mut self, now: u32, generation: u16) -> bool {
+    pub(super) fn evict(&mut self, now: u32, generation: u8) -> bool {
         let Some(place) = self.queues.evict(&mut self.slab, self.item_count) else { return false };
         let dead = self.dead(place, now, generation);
         let item = self.slab.get(place);
         let counts = &mut self.statistics;
-        if dead.is_some() {
+        if item.is_hidden() {
+            // Nobody misses it.
+        } else if dead.is_some() {
             counts.reclaimed += 1;
         } else {
             counts.evictions += 1;
@@ -218,12 +255,13 @@ impl Shard {
 
     /// Removes items that expired, and those of earlier generations, looking at
     /// no more than `item_count_max`.
-    pub(super) fn reap(&mut self, now: u32, generation: u16, item_count_max: usize) {
+    pub(super) fn reap(&mut self, now: u32, generation: u8, item_count_max: usize) {
+        self.leases.purge(now, item_count_max);
         let mut reaped = 0;
         for _ in 0..item_count_max {
             let Some(place) = self.expiry.due(now) else { break };
+            reaped += u64::from(!self.slab.get(place).is_hidden());
             self.bury(place, Dead::Expired);
-            reaped += 1;
         }
         if self.swept_generation != generation {
             reaped += self.sweep(generation, item_count_max);
@@ -232,7 +270,7 @@ impl Shard {
     }
 
     /// Whether [`Shard::reap`] has nothing to do now.
-    pub(super) fn is_reaped(&self, now: u32, generation: u16) -> bool {
+    pub(super) fn is_reaped(&self, now: u32, generation: u8) -> bool {
         self.swept_generation == generation && self.expiry.due(now).is_none()
     }
 
@@ -245,18 +283,18 @@ impl Shard {
     /// Asserts the invariants.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let live = (0..self.slab.place_count()).filter_map(|place| {
-            let place = Place::try_from(place).unwrap();
-            (!self.slab.is_free(place)).then(|| self.slab.get(place))
-        });
-        let (count, bytes) =
-            live.fold((0, 0), |(count, bytes), item| (count + 1, bytes + item.memory_bytes()));
+        let places = (0..self.slab.place_count()).map(|place| Place::try_from(place).unwrap());
+        let live_places: Vec<Place> = places.filter(|place| !self.slab.is_free(*place)).collect();
+        let bytes: u64 = live_places.iter().map(|place| self.slab.get(*place).memory_bytes()).sum();
+        let count = live_places.len();
         assert_eq!((count, bytes), (self.item_count, self.item_bytes));
+        let hidden = live_places.iter().filter(|place| self.slab.get(**place).is_hidden());
+        assert_eq!(hidden.count(), self.hidden_count);
         assert_eq!(self.index.len(), self.item_count);
         assert_eq!(self.queues.check(&self.slab), (self.item_count, self.item_bytes));
     }
 
-    fn sweep(&mut self, generation: u16, place_count_max: usize) -> u64 {
+    fn sweep(&mut self, generation: u8, place_count_max: usize) -> u64 {
         let mut swept = 0;
         let end = self.slab.place_count();
         for _ in 0..place_count_max {
@@ -267,8 +305,8 @@ impl Shard {
             let place = Place::try_from(self.sweep_cursor).expect("a place of the slab");
             self.sweep_cursor += 1;
             if !self.slab.is_free(place) && self.slab.get(place).generation != generation {
+                swept += u64::from(!self.slab.get(place).is_hidden());
                 self.bury(place, Dead::Flushed);
-                swept += 1;
             }
         }
         swept
@@ -281,6 +319,7 @@ impl Shard {
             entry.remove();
         }
         self.expiry.remove(&mut self.slab, place);
+        self.hidden_count -= usize::from(self.slab.get(place).is_hidden());
         self.item_bytes -= self.slab.get(place).memory_bytes();
         self.item_count -= 1;
         self.slab.remove(place)
@@ -288,6 +327,6 @@ impl Shard {
 }
 
 /// The index takes a place from the low bits and a tag from the high ones.
-fn index_hash(hash: u32) -> u64 {
+pub(super) fn index_hash(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -54,6 +54,16 @@ pub struct Statistics {
     pub expired_unfetched: u64,
     /// Expired or flushed items that the reaper removed.
     pub crawler_reclaimed: u64,
+    /// Lease tokens given out.
+    pub lease_tokens: u64,
+    /// Readers told to wait because somebody else fills the key.
+    pub lease_waits: u64,
+    /// Of these and those with a token, the ones that got a stale value.
+    pub lease_stale_hits: u64,
+    /// Values stored under a token.
+    pub lease_fills: u64,
+    /// Values not stored because the token was void.
+    pub lease_refusals: u64,
     /// Seconds since its last access of the item evicted last.
     pub evicted_time: u64,
 }
@@ -86,6 +96,11 @@ impl Statistics {
         self.reclaimed += other.reclaimed;
         self.expired_unfetched += other.expired_unfetched;
         self.crawler_reclaimed += other.crawler_reclaimed;
+        self.lease_tokens += other.lease_tokens;
+        self.lease_waits += other.lease_waits;
+        self.lease_stale_hits += other.lease_stale_hits;
+        self.lease_fills += other.lease_fills;
+        self.lease_refusals += other.lease_refusals;
         self.evicted_time = self.evicted_time.max(other.evicted_time);
     }
 }
@@ -97,6 +112,8 @@ pub struct TableStatistics {
     pub counts: Statistics,
     /// Items now; expired ones that nobody has noticed yet are among them.
     pub item_count: u64,
+    /// Keys that are leased, held off or marked remote.
+    pub lease_count: u64,
     /// Bytes of memory that items and table take.
     pub memory_bytes: u64,
     /// What `memory_bytes` may be.

@@ -6,6 +6,9 @@ use crate::protocol::meta::{self, MetaLine};
 use crate::protocol::number::{parse_i32, parse_u32, parse_u64};
 use crate::protocol::tokens::{Tokens, next_token};
 
+/// The longest hold-off of a delete: an hour, far more than a warm-up's races take.
+const HOLD_OFF_SECONDS_MAX: u32 = 3600;
+
 /// How a value is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreVerb {
@@ -15,6 +18,7 @@ pub(crate) enum StoreVerb {
     Append,
     Prepend,
     Cas,
+    LeaseSet,
 }
 
 /// A line that a value follows.
@@ -26,22 +30,23 @@ pub(crate) struct StoreLine<'a> {
     pub(crate) exptime: i32,
     /// Length of the value, without its `\r\n`.
     pub(crate) value_bytes: usize,
-    /// What `cas` compares with.
-    pub(crate) cas_unique: u64,
+    /// What `cas` compares with; the token of `lease-set`.
+    pub(crate) unique: u64,
     pub(crate) no_reply: bool,
 }
 
 /// What a line asks for.
 #[derive(Debug)]
 pub(crate) enum Command<'a> {
-    /// get, gets, gat, gats. No key is too long, and there is one at least,
+    /// get, gets, gat, gats, lease-get. No key is too long, and there is one at least,
     /// unless there was an exptime before them.
     Get {
         keys: &'a [u8],
         with_cas: bool,
+        leases: bool,
         exptime: Option<i32>,
     },
-    /// set, add, replace, append, prepend, cas.
+    /// set, add, replace, append, prepend, cas, lease-set.
     Store(StoreLine<'a>),
     Touch {
         key: &'a [u8],
@@ -50,6 +55,8 @@ pub(crate) enum Command<'a> {
     },
     Delete {
         key: &'a [u8],
+        /// Seconds in which nothing is to be added under the key.
+        hold_off_s: u32,
         no_reply: bool,
     },
     /// incr, decr.
@@ -117,6 +124,8 @@ pub(crate) fn parse(line: &[u8]) -> Command<'_> {
         b"append" => parse_store(line, StoreVerb::Append),
         b"prepend" => parse_store(line, StoreVerb::Prepend),
         b"cas" => parse_store(line, StoreVerb::Cas),
+        b"lease-get" => parse_lease_get(rest),
+        b"lease-set" => parse_store(line, StoreVerb::LeaseSet),
         [b'm', b'g' | b's' | b'd' | b'a' | b'e'] => meta::parse(verb[1], line),
         b"mn" => Command::MetaNoOp,
         _ => parse_other(verb, Tokens::split(line).as_slice()),
@@ -148,8 +157,17 @@ fn parse_other<'a>(verb: &[u8], words: &[&'a [u8]]) -> Command<'a> {
 fn parse_get(keys: &[u8], with_cas: bool) -> Command<'_> {
     match check_keys(keys) {
         Ok(0) => Command::refuse(answer::ERROR),
-        Ok(_) => Command::Get { keys, with_cas, exptime: None },
+        Ok(_) => Command::Get { keys, with_cas, leases: false, exptime: None },
         Err(KeyTooLong) => Command::refuse(answer::BAD_LINE),
+    }
+}
+
+fn parse_lease_get(keys: &[u8]) -> Command<'_> {
+    match parse_get(keys, false) {
+        Command::Get { keys, with_cas, exptime, .. } => {
+            Command::Get { keys, with_cas, leases: true, exptime }
+        }
+        refusal => refusal,
     }
 }
 
@@ -157,7 +175,7 @@ fn parse_gat(rest: &[u8], with_cas: bool) -> Command<'_> {
     let Some((exptime, keys)) = next_token(rest) else { return Command::refuse(answer::ERROR) };
     let Some(exptime) = parse_i32(exptime) else { return Command::refuse(answer::BAD_EXPTIME) };
     match check_keys(keys) {
-        Ok(_) => Command::Get { keys, with_cas, exptime: Some(exptime) },
+        Ok(_) => Command::Get { keys, with_cas, leases: false, exptime: Some(exptime) },
         Err(KeyTooLong) => Command::refuse(answer::BAD_LINE),
     }
 }
@@ -184,12 +202,17 @@ fn check_keys(keys: &[u8]) -> Result<usize, KeyTooLong> {
 fn parse_store(line: &[u8], verb: StoreVerb) -> Command<'_> {
     let tokens = Tokens::split(line);
     let words = tokens.as_slice();
-    let with_cas = verb == StoreVerb::Cas;
-    let word_count = if with_cas { 6 } else { 5 };
+    let word_count = if matches!(verb, StoreVerb::Cas | StoreVerb::LeaseSet) { 6 } else { 5 };
     if words.len() != word_count && words.len() != word_count + 1 {
         return Command::refuse(answer::ERROR);
     }
     let no_reply = is_no_reply(words);
+    // lease-set has its token before the flags, cas its number at the end.
+    let (unique, words) = match verb {
+        StoreVerb::Cas => (parse_u64(words[5]), words),
+        StoreVerb::LeaseSet => (parse_u64(words[2]), &[&words[1..2], &words[1..2], &words[3..]].concat()[..]),
+        _ => (Some(0), words),
+    };
     let value_bytes = parse_i32(words[4]).and_then(|bytes| usize::try_from(bytes).ok());
     let value_bytes = value_bytes.filter(|bytes| *bytes <= i32::MAX as usize - 2);
     let parsed = (|| {
@@ -199,7 +222,7 @@ fn parse_store(line: &[u8], verb: StoreVerb) -> Command<'_> {
             client_flags: parse_u32(words[2])?,
             exptime: parse_i32(words[3])?,
             value_bytes: value_bytes?,
-            cas_unique: if with_cas { parse_u64(words[5])? } else { 0 },
+            unique: unique?,
             no_reply,
         })
     })();
@@ -218,20 +241,18 @@ fn parse_delete<'a>(words: &[&'a [u8]]) -> Command<'a> {
     if !(2..=4).contains(&words.len()) {
         return Command::refuse(answer::ERROR);
     }
-    // A hold-off of zero seconds is what is left of an argument of old.
+    // memcached gave the hold-off up and takes 0 only; the leases need it.
     let no_reply = words.len() > 2 && is_no_reply(words);
-    let is_zero = |word: &&[u8]| *word == b"0";
-    let valid = match words.len() {
-        2 => true,
-        3 => no_reply || is_zero(&words[2]),
-        _ => no_reply && is_zero(&words[2]),
+    let hold_off_s = match words.len() {
+        2 => Some(0),
+        3 if no_reply => Some(0),
+        4 if !no_reply => None,
+        _ => parse_u32(words[2]).filter(|seconds| *seconds <= HOLD_OFF_SECONDS_MAX),
     };
-    if !valid {
-        return Command::Refuse { answer: answer::BAD_DELETE, no_reply };
-    }
-    match words[1] {
-        key if key.len() > KEY_BYTES_MAX => Command::Refuse { answer: answer::BAD_LINE, no_reply },
-        key => Command::Delete { key, no_reply },
+    match (words[1], hold_off_s) {
+        (_, None) => Command::Refuse { answer: answer::BAD_DELETE, no_reply },
+        (key, _) if key.len() > KEY_BYTES_MAX => Command::Refuse { answer: answer::BAD_LINE, no_reply },
+        (key, Some(hold_off_s)) => Command::Delete { key, hold_off_s, no_reply },
     }
 }
 

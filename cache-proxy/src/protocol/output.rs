@@ -72,6 +72,26 @@ impl Output {
         self.put_value(item);
     }
 
+    /// Appends `LVALUE key token flags length`, the stale value if there is one,
+    /// and its end.
+    pub(crate) fn put_leased(&mut self, key: &[u8], token: u64, stale: Option<&Item>) {
+        self.put(b"LVALUE ");
+        self.put(key);
+        for number in [
+            token,
+            stale.map_or(0, |item| u64::from(item.client_flags())),
+            stale.map_or(0, |item| item.value().len() as u64),
+        ] {
+            self.put(b" ");
+            self.put_number(number);
+        }
+        self.put(b"\r\n");
+        match stale {
+            Some(item) => self.put_value(item),
+            None => self.put(b"\r\n"),
+        }
+    }
+
     /// Bytes that are not sent yet.
     pub(crate) fn len(&self) -> usize {
         self.byte_count - self.sent_count

@@ -15,10 +15,12 @@ pub(super) const VERSION: &str = concat!("1.6.45-hayloft-", env!("CARGO_PKG_VERS
 
 const VERBOSITY_MAX: u32 = 10;
 
-/// Which of get, gets, gat and gats.
+/// Which of get, gets, gat, gats and lease-get.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GetManner {
     pub(super) with_cas: bool,
+    /// lease-get: a key without a value is offered to be filled.
+    pub(super) leases: bool,
     /// When each item is to expire, if that is to change.
     pub(super) expires_at: Option<u32>,
 }
@@ -44,8 +46,8 @@ impl Session {
                 let touched = self.touch(key, expiry(exptime, now), now);
                 put_answer(output, if touched { answer::TOUCHED } else { answer::NOT_FOUND }, no_reply);
             }
-            Command::Delete { key, no_reply } => {
-                let deleted = self.delete(key, now);
+            Command::Delete { key, hold_off_s, no_reply } => {
+                let deleted = self.delete(key, hold_off_s, now);
                 put_answer(output, if deleted { answer::DELETED } else { answer::NOT_FOUND }, no_reply);
             }
             Command::Arithmetic { key, delta, increment, no_reply } => {
@@ -122,7 +124,10 @@ impl Session {
     }
 
     fn get(&self, get: GetManner, key: &[u8], output: &mut Output, now: u32) {
-        let GetManner { with_cas, expires_at } = get;
+        let GetManner { with_cas, leases, expires_at } = get;
+        if leases {
+            return self.lease_get(key, output, now);
+        }
         let mut slot = self.shared.table.slot(key, now);
         let Some(expires_at) = expires_at else {
             if let Some(item) = slot.get() {
@@ -154,9 +159,12 @@ impl Session {
         found
     }
 
-    fn delete(&self, key: &[u8], now: u32) -> bool {
+    fn delete(&self, key: &[u8], hold_off_s: u32, now: u32) -> bool {
         let mut slot = self.shared.table.slot(key, now);
-        let found = slot.remove();
+        let found = slot.delete(self.shared.options.stale_seconds());
+        if hold_off_s > 0 {
+            slot.hold_off(now.saturating_add(hold_off_s));
+        }
         let counts = slot.counts();
         counts.delete_hits += u64::from(found);
         counts.delete_misses += u64::from(!found);

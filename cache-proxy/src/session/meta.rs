@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::classic::Arithmetic;
 use super::store::{StoreOutcome, StoreRequest, Value};
 use super::{Session, expiry};
-use crate::item_table::{Item, ItemBytes, NewItem, Slot};
+use crate::item_table::{Item, NewItem, Slot};
 use crate::protocol::answer;
 use crate::protocol::command::StoreVerb;
 use crate::protocol::meta::{MetaFlags, MetaLine, MetaVerb, encode_base64};
@@ -104,6 +104,8 @@ impl Session {
         let flags = &line.flags;
         let mut slot = self.shared.table.slot(line.key.as_slice(), now);
         let Some(item) = slot.item() else {
+            // A delete of nothing voids a lease, too.
+            slot.delete(self.shared.options.stale_seconds());
             slot.counts().delete_misses += 1;
             drop(slot);
             output.put(b"NF");
@@ -130,7 +132,7 @@ impl Session {
         } else {
             slot.counts().delete_hits += 1;
             if !flags.remove_value {
-                slot.remove();
+                slot.delete(self.shared.options.stale_seconds());
             }
         }
         drop(slot);
@@ -296,14 +298,8 @@ fn put_counter(line: &MetaLine<'_>, value: u64, cas: u64, expires_at: u32, outpu
 }
 
 fn empty_item(line: &MetaLine<'_>, client_flags: u32, expires_at: u32) -> NewItem {
-    let key = line.key.as_slice();
-    NewItem {
-        bytes: ItemBytes::copy(key, &[]),
-        key_bytes: u8::try_from(key.len()).expect("keys are checked"),
-        client_flags,
-        expires_at,
-        binary_key: line.key.is_binary(),
-    }
+    let empty = NewItem::empty(line.key.as_slice(), expires_at);
+    NewItem { client_flags, binary_key: line.key.is_binary(), ..empty }
 }
 
 /// mg with a new time to expire counts as a touch, else as a get.

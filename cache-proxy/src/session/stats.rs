@@ -73,6 +73,11 @@ impl Session {
         put(output, "cas_badval", counts.cas_badval);
         put(output, "touch_hits", counts.touch_hits);
         put(output, "touch_misses", counts.touch_misses);
+        put(output, "lease_tokens", counts.lease_tokens);
+        put(output, "lease_waits", counts.lease_waits);
+        put(output, "lease_stale_hits", counts.lease_stale_hits);
+        put(output, "lease_fills", counts.lease_fills);
+        put(output, "lease_refusals", counts.lease_refusals);
         put(output, "store_too_large", shared.too_large_count.load(Ordering::Relaxed));
         put(output, "store_no_memory", shared.no_memory_count.load(Ordering::Relaxed));
         put(output, "auth_cmds", 0);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Session, expiry, put_answer};
+use super::{Session, SharedState, expiry, put_answer};
 use crate::item_table::{Item, ItemBytes, NewItem, Slot};
 use crate::protocol::answer;
 use crate::protocol::command::{StoreLine, StoreVerb};
@@ -77,7 +77,7 @@ impl Value<'_> {
         }
     }
 
-    fn into_item_bytes(self, key: &[u8]) -> ItemBytes {
+    pub(super) fn into_item_bytes(self, key: &[u8]) -> ItemBytes {
         match self {
             Self::Borrowed(bytes) => ItemBytes::copy(key, &[&bytes[..bytes.len() - 2]]),
             Self::Arrived(bytes) => ItemBytes::from_vec(bytes),
@@ -116,6 +116,15 @@ pub(super) enum StoreOutcome {
     TooLarge,
 }
 
+impl SharedState {
+    /// Whether an item would be over the limit, as memcached counts.
+    pub(crate) fn exceeds_item_limit(&self, key_bytes: usize, value_bytes: usize, client_flags: u32) -> bool {
+        let flags_bytes = if client_flags == 0 { 0 } else { 4 };
+        let item_bytes = ITEM_HEADER_BYTES + flags_bytes + key_bytes as u64 + value_bytes as u64 + 2;
+        item_bytes > self.options.item_bytes_max
+    }
+}
+
 impl Session {
     /// Stores a complete value and answers.
     pub(super) fn store(&mut self, store: StoreCommand<'_>, value: Value<'_>, output: &mut Output, now: u32) {
@@ -123,12 +132,15 @@ impl Session {
             return put_answer(output, answer::BAD_CHUNK, store.is_no_reply());
         }
         match store {
+            StoreCommand::Classic(line) if line.verb == StoreVerb::LeaseSet => {
+                self.lease_set(line, value, output, now);
+            }
             StoreCommand::Classic(line) => {
                 let request = StoreRequest {
                     verb: line.verb,
                     client_flags: line.client_flags,
                     expires_at: expiry(line.exptime, now),
-                    compare: (line.verb == StoreVerb::Cas).then_some(line.cas_unique),
+                    compare: (line.verb == StoreVerb::Cas).then_some(line.unique),
                     new_cas: None,
                     allow_stale: false,
                     vivify: false,
@@ -181,7 +193,7 @@ impl Session {
             (None, Some(value), Some(old)) => {
                 let added = value.without_end(key.len());
                 let value_bytes = old.value().len() + added.len();
-                if self.exceeds_item_limit(key.len(), value_bytes, old.client_flags()) {
+                if self.shared.exceeds_item_limit(key.len(), value_bytes, old.client_flags()) {
                     return StoreOutcome::TooLarge;
                 }
                 new.client_flags = old.client_flags();
@@ -208,13 +220,7 @@ impl Session {
 
     /// Whether the item would be over the limit, as memcached counts.
     pub(super) fn is_too_large(&self, store: StoreCommand<'_>) -> bool {
-        self.exceeds_item_limit(store.key().len(), store.value_bytes(), store.client_flags())
-    }
-
-    fn exceeds_item_limit(&self, key_bytes: usize, value_bytes: usize, client_flags: u32) -> bool {
-        let flags_bytes = if client_flags == 0 { 0 } else { 4 };
-        let item_bytes = ITEM_HEADER_BYTES + flags_bytes + key_bytes as u64 + value_bytes as u64 + 2;
-        item_bytes > self.shared.options.item_bytes_max
+        self.shared.exceeds_item_limit(store.key().len(), store.value_bytes(), store.client_flags())
     }
 
     /// Refuses a value that is over the limit. What a set would have replaced
@@ -222,7 +228,7 @@ impl Session {
     pub(super) fn refuse_too_large(&self, store: StoreCommand<'_>, output: &mut Output, now: u32) {
         self.shared.too_large_count.fetch_add(1, Ordering::Relaxed);
         let replaces = match store {
-            StoreCommand::Classic(line) => line.verb == StoreVerb::Set,
+            StoreCommand::Classic(line) => matches!(line.verb, StoreVerb::Set | StoreVerb::LeaseSet),
             StoreCommand::Meta(_) => true,
         };
         if replaces {
@@ -246,7 +252,9 @@ enum Decision {
 fn decide(slot: &mut Slot<'_>, request: &StoreRequest) -> Decision {
     let old = slot.item().map(|item: &Item| (item.cas(), item.expires_at(), item.is_token_sent()));
     match (request.verb, old) {
+        (StoreVerb::Add, None) if slot.is_held_off() => Decision::Refuse(StoreOutcome::NotStored),
         (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => Decision::Store,
+        (StoreVerb::LeaseSet, _) => unreachable!("stored under a token"),
         (StoreVerb::Add, Some(_)) => {
             slot.bump();
             Decision::Refuse(StoreOutcome::NotStored)

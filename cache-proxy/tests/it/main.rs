@@ -5,4 +5,5 @@
 mod connections;
 mod differential;
 mod house;
+mod leases;
 mod transcripts;
