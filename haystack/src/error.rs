@@ -52,6 +52,65 @@ pub enum Error {
         /// Why.
         found: String,
     },
+    /// The file that says which store this is cannot be read: call a human.
+    #[error("{} is damaged or of another version", path.display())]
+    StoreIll {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The store has no replica of the volume.
+    #[error("there is no replica of volume {volume} here")]
+    NoReplica {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The store has a replica of the volume already; it is untouched.
+    #[error("there is a replica of volume {volume} here already")]
+    ReplicaExists {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// A store does not answer, or not in time: what it was asked for may or may
+    /// not have been done. Ask another replica.
+    #[error("the store at {store} is away: {found}")]
+    StoreAway {
+        /// Its address.
+        store: Arc<str>,
+        /// What was seen.
+        found: String,
+    },
+    /// A store answers and does not take the request: mend the configuration.
+    #[error("the store at {store} refused: {found}")]
+    StoreRefused {
+        /// Its address.
+        store: Arc<str>,
+        /// What it said.
+        found: String,
+    },
+    /// What a store sent is not what was written: ask another replica, and have
+    /// this one repaired.
+    #[error("a replica of volume {volume} is damaged: {found}")]
+    ReplicaDamaged {
+        /// The volume.
+        volume: VolumeId,
+        /// What was seen.
+        found: String,
+    },
+    /// Too few stores are well for another logical volume, and none that there
+    /// is takes photos: try again later. Nothing was acknowledged.
+    #[error("{well_count} stores can take photos, and {replica_count} are needed")]
+    TooFewStores {
+        /// Stores that could hold a replica.
+        well_count: usize,
+        /// Replicas of each photo.
+        replica_count: usize,
+    },
+    /// No replica of the volume answers: try again later.
+    #[error("no replica of volume {volume} answers")]
+    NoneAnswers {
+        /// The volume.
+        volume: VolumeId,
+    },
     /// The volume takes no photo any more: write to another one.
     #[error("volume {volume} is sealed")]
     Sealed {

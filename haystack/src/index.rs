@@ -6,8 +6,15 @@
 //! the key's 8, and the table's spare places. That is 33 to 75 bytes a photo
 //! depending on how full the table is, or 7 to 15 a needle for five sizes.
 //! Cookies and media types are not here: the needle carries them.
+//!
+//! Tombstones win: a key that was deleted never comes back, whichever of its
+//! needles and its tombstone lies first. So replicas that took the same needles
+//! and tombstones in different orders show the same photos, and two that differ
+//! become equal by giving each other what they lack.
 
-use hashbrown::HashMap;
+use std::collections::BinaryHeap;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::needle::NEEDLE_ALIGNMENT;
 use crate::photo_id::{PhotoKey, PhotoSize};
@@ -78,10 +85,20 @@ fn units(bytes: u64) -> u32 {
     u32::try_from(bytes / NEEDLE_ALIGNMENT).expect("a volume ends before VOLUME_BYTES_LIMIT")
 }
 
+/// A key that a volume knows, and what it knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KnownKey {
+    /// The key.
+    pub key: PhotoKey,
+    /// Whether it was deleted.
+    pub buried: bool,
+}
+
 /// The photos of one volume.
 #[derive(Debug, Default)]
 pub struct Index {
     photos: HashMap<PhotoKey, Group>,
+    tombstones: HashSet<PhotoKey>,
     needle_count: usize,
     live_bytes: u64,
     key_max: Option<PhotoKey>,
@@ -93,19 +110,24 @@ impl Index {
         self.photos.get(&key).copied()
     }
 
-    /// Sets where the photo `key` lies: of equal keys the later write wins.
+    /// Sets where the photo `key` lies: of equal keys the later write wins, and
+    /// a tombstone over any.
     pub fn insert(&mut self, key: PhotoKey, group: Group) {
+        self.key_max = self.key_max.max(Some(key));
+        if self.tombstones.contains(&key) {
+            return;
+        }
         if let Some(old) = self.photos.insert(key, group) {
             self.forget(&old);
         }
         self.needle_count += group.needle_count();
         self.live_bytes += group.bytes();
-        self.key_max = self.key_max.max(Some(key));
     }
 
-    /// Takes the photo `key` out; false if it was not there.
+    /// Takes the photo `key` out for good; false if it was not there.
     pub fn remove(&mut self, key: PhotoKey) -> bool {
         self.key_max = self.key_max.max(Some(key));
+        self.tombstones.insert(key);
         let removed = self.photos.remove(&key);
         if let Some(group) = &removed {
             self.forget(group);
@@ -116,6 +138,36 @@ impl Index {
     fn forget(&mut self, group: &Group) {
         self.needle_count -= group.needle_count();
         self.live_bytes -= group.bytes();
+    }
+
+    /// Whether the photo `key` was deleted.
+    pub fn is_buried(&self, key: PhotoKey) -> bool {
+        self.tombstones.contains(&key)
+    }
+
+    /// The first keys after `after` in order, at most `count_max`: those of
+    /// photos and those of deleted ones.
+    pub fn keys_after(&self, after: Option<PhotoKey>, count_max: usize) -> Vec<KnownKey> {
+        let live = self.photos.keys().map(|key| KnownKey { key: *key, buried: false });
+        let dead = self.tombstones.iter().map(|key| KnownKey { key: *key, buried: true });
+        let mut first = BinaryHeap::with_capacity(count_max + 1);
+        for known in live.chain(dead).filter(|known| Some(known.key) > after) {
+            first.push(known);
+            if first.len() > count_max {
+                first.pop();
+            }
+        }
+        first.into_sorted_vec()
+    }
+
+    /// Some photo that is not deleted.
+    pub fn some_key(&self) -> Option<PhotoKey> {
+        self.photos.keys().next().copied()
+    }
+
+    /// Tombstones that are kept.
+    pub fn tombstone_count(&self) -> usize {
+        self.tombstones.len()
     }
 
     /// The largest key ever seen, of deleted photos too.
@@ -140,7 +192,7 @@ impl Index {
 
     /// Bytes of memory that the table takes.
     pub fn memory_bytes(&self) -> usize {
-        self.photos.allocation_size()
+        self.photos.allocation_size() + self.tombstones.allocation_size()
     }
 }
 
@@ -171,8 +223,24 @@ mod tests {
         assert_eq!((index.photo_count(), index.needle_count(), index.live_bytes()), (1, 2, 200));
         assert!(index.remove(PhotoKey(1)));
         assert!(!index.remove(PhotoKey(1)));
+        index.insert(PhotoKey(1), group);
         assert_eq!((index.photo_count(), index.needle_count(), index.live_bytes()), (0, 0, 0));
         assert_eq!(index.key_max(), Some(PhotoKey(1)));
+    }
+
+    #[test]
+    fn keys_come_in_order_with_those_that_are_buried() {
+        let mut index = Index::default();
+        for key in [5, 3, 9, 7] {
+            index.insert(PhotoKey(key), Group::at(64));
+        }
+        index.remove(PhotoKey(5));
+        index.remove(PhotoKey(4));
+        let known = |key, buried| KnownKey { key: PhotoKey(key), buried };
+        let first = index.keys_after(None, 3);
+        assert_eq!(first, [known(3, false), known(4, true), known(5, true)]);
+        let rest = index.keys_after(Some(PhotoKey(5)), 3);
+        assert_eq!(rest, [known(7, false), known(9, false)]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`index`], [`recovery`], [`writer`], [`volume`]: one volume: where its photos
 //!   lie, how that is known after a crash, and its one writer.
 //! - [`store`]: the volumes of one machine.
+//! - [`stores`]: such a machine behind a seam, in this process or over the network.
 //! - [`photo_id`], [`media_type`], [`photo`]: what a photo is called and what is
 //!   known of it.
 //! - [`imaging`]: from an upload to the sizes of a photo.
@@ -32,6 +33,7 @@ pub mod photo_id;
 pub mod recovery;
 pub mod service;
 pub mod store;
+pub mod stores;
 pub mod superblock;
 pub mod volume;
 pub mod writer;

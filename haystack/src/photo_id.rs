@@ -19,9 +19,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The number of a logical volume: the set of replicas that a photo is in.
-/// Today one store holds one physical volume of each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A store holds one physical volume of each at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VolumeId(pub u32);
 
 impl fmt::Display for VolumeId {
@@ -52,7 +54,7 @@ impl PhotoKey {
 }
 
 /// The random number that makes an id unguessable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cookie(pub u64);
 
 /// Which of a photo's sizes: the needle's alternate key.

@@ -22,7 +22,8 @@ use crate::media_type::MediaType;
 use crate::needle::DATA_BYTES_MAX;
 use crate::photo_id::{Cookie, PhotoId, PhotoKey, PhotoSize, VolumeId};
 use crate::superblock::Superblock;
-use crate::volume::{StoredNeedle, Volume, VolumeState, volume_of_path};
+use crate::volume::{StoredNeedle, Volume, VolumeState, volume_of_path, volume_path};
+use crate::writer::Purpose;
 
 /// Volumes that one photo is tried in.
 const APPEND_ATTEMPT_COUNT_MAX: usize = 3;
@@ -105,7 +106,7 @@ pub struct Store {
     surroundings: Surroundings,
     volumes: RwLock<BTreeMap<VolumeId, Arc<Volume>>>,
     /// Volumes whose files cannot be served, and why.
-    ill: BTreeMap<VolumeId, Error>,
+    ill: RwLock<BTreeMap<VolumeId, Error>>,
     /// Held while a volume is created, so that waiters share it.
     creating: tokio::sync::Mutex<()>,
     turn: AtomicUsize,
@@ -156,7 +157,7 @@ impl Store {
             options,
             surroundings,
             volumes: RwLock::new(volumes),
-            ill,
+            ill: RwLock::new(ill),
             creating: tokio::sync::Mutex::new(()),
             turn: AtomicUsize::new(0),
             last_key: AtomicU64::new(key_max.map_or(0, |key| key.0)),
@@ -192,7 +193,7 @@ impl Store {
         let mut attempt = 1;
         loop {
             let volume = self.write_enabled_volume().await?;
-            match volume.append(key, cookie, sizes).await {
+            match volume.append(key, cookie, sizes, Purpose::Upload).await {
                 Ok(()) => return Ok(PhotoId { volume: volume.core().id(), key, cookie }),
                 Err(Error::Sealed { .. } | Error::Poisoned { .. } | Error::Io(_))
                     if attempt < APPEND_ATTEMPT_COUNT_MAX =>
@@ -215,10 +216,7 @@ impl Store {
     pub async fn read(&self, id: &PhotoId, size: PhotoSize) -> Result<Option<StoredNeedle>> {
         let Some(volume) = self.volume(id.volume)? else { return Ok(None) };
         let Some(location) = volume.locate(id.key, size) else { return Ok(None) };
-        let needle = match volume.try_read(location, id.key)? {
-            Some(needle) => needle,
-            None => self.read_blocking(&volume, location, id.key).await?,
-        };
+        let needle = self.read_at(&volume, location, id.key).await?;
         Ok(Some(needle).filter(|needle| needle.cookie == id.cookie))
     }
 
@@ -235,10 +233,7 @@ impl Store {
         let Some(volume) = self.volume(id.volume)? else { return Ok(Deleted::Absent) };
         let Some(location) = volume.locate_smallest(id.key) else { return Ok(Deleted::Absent) };
         let key = id.key;
-        let needle = match volume.try_read(location, key)? {
-            Some(needle) => needle,
-            None => self.read_blocking(&volume, location, key).await?,
-        };
+        let needle = self.read_at(&volume, location, key).await?;
         if needle.cookie != id.cookie {
             return Ok(Deleted::WrongCookie);
         }
@@ -251,21 +246,19 @@ impl Store {
 
     /// Each volume, in the order of their numbers.
     pub fn stats(&self) -> Vec<VolumeStats> {
-        let volumes: Vec<Arc<Volume>> = self.volumes.read().values().cloned().collect();
-        volumes.iter().map(|volume| volume_stats(volume)).collect()
+        self.served().iter().map(|volume| volume_stats(volume)).collect()
     }
 
     /// Writes what is queued, and ends every writer. Blocks.
     pub fn close(&self) {
-        let volumes: Vec<Arc<Volume>> = self.volumes.read().values().cloned().collect();
-        volumes.iter().for_each(|volume| volume.close());
+        self.served().iter().for_each(|volume| volume.close());
     }
 
     fn volume(&self, id: VolumeId) -> Result<Option<Arc<Volume>>> {
         let volume = self.volumes.read().get(&id).cloned();
-        match (volume, self.ill.get(&id)) {
-            (None, Some(error)) => Err(error.clone()),
-            (volume, _) => Ok(volume),
+        match volume {
+            Some(volume) => Ok(Some(volume)),
+            None => self.ill.read().get(&id).map_or(Ok(None), |error| Err(error.clone())),
         }
     }
 
@@ -298,7 +291,7 @@ impl Store {
         // Whoever held the lock before may have left one.
         match self.choose() {
             Some(volume) => Ok(volume),
-            None => self.create_volume().await,
+            None => self.create_next_volume().await,
         }
     }
 
@@ -319,12 +312,98 @@ impl Store {
         Some(volume)
     }
 
-    async fn create_volume(&self) -> Result<Arc<Volume>> {
+    async fn create_next_volume(&self) -> Result<Arc<Volume>> {
         let id = {
             let volumes = self.volumes.read();
-            let last = volumes.keys().chain(self.ill.keys()).max();
+            let ill = self.ill.read();
+            let last = volumes.keys().chain(ill.keys()).max();
             VolumeId(last.map_or(1, |last| last.0 + 1))
         };
+        self.create_volume(id).await
+    }
+
+    /// Creates the volume `id`, for whoever places replicas.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::ReplicaExists`]: it is untouched.
+    /// - [`Error::DiskFull`], [`Error::Io`]: it is not there.
+    pub(crate) async fn create_named(&self, id: VolumeId) -> Result<Arc<Volume>> {
+        self.check_disk()?;
+        let _creating = self.creating.lock().await;
+        if self.volumes.read().contains_key(&id) || self.ill.read().contains_key(&id) {
+            return Err(Error::ReplicaExists { volume: id });
+        }
+        self.create_volume(id).await
+    }
+
+    /// Takes the volume `id` out and removes its files; reads that have begun
+    /// are finished. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: files may be left, and are found at the next start.
+    pub(crate) fn remove_named(&self, id: VolumeId) -> Result<()> {
+        let removed = self.volumes.write().remove(&id);
+        let was_ill = self.ill.write().remove(&id).is_some();
+        if let Some(volume) = &removed {
+            volume.close();
+        }
+        if removed.is_some() || was_ill {
+            let path = volume_path(&self.dir, id);
+            self.fs.remove(&path)?;
+            let index_path = path.with_extension("index");
+            if self.fs.exists(&index_path)? {
+                self.fs.remove(&index_path)?;
+            }
+            self.fs.sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// The volume `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoReplica`], [`Error::VolumeIll`]
+    pub(crate) fn named(&self, id: VolumeId) -> Result<Arc<Volume>> {
+        self.volume(id)?.ok_or(Error::NoReplica { volume: id })
+    }
+
+    /// The needle of `key` at `location`, on a thread that may wait for the disk if need be.
+    pub(crate) async fn read_at(
+        &self,
+        volume: &Arc<Volume>,
+        location: Location,
+        key: PhotoKey,
+    ) -> Result<StoredNeedle> {
+        match volume.try_read(location, key)? {
+            Some(needle) => Ok(needle),
+            None => self.read_blocking(volume, location, key).await,
+        }
+    }
+
+    /// Each volume that is served.
+    pub(crate) fn served(&self) -> Vec<Arc<Volume>> {
+        self.volumes.read().values().cloned().collect()
+    }
+
+    /// Volumes whose files cannot be served.
+    pub(crate) fn ill(&self) -> Vec<VolumeId> {
+        self.ill.read().keys().copied().collect()
+    }
+
+    /// Where it lies.
+    pub(crate) fn dir(&self) -> (&dyn FileSystem, &Path) {
+        (&*self.fs, &self.dir)
+    }
+
+    /// What it was told.
+    pub(crate) fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    async fn create_volume(&self, id: VolumeId) -> Result<Arc<Volume>> {
         let superblock = Superblock {
             logical_volume: id,
             physical_volume: (self.surroundings.random)(),
@@ -341,7 +420,7 @@ impl Store {
     }
 
     /// Refuses photos while the disk's reserve is all that is left.
-    fn check_disk(&self) -> Result<()> {
+    pub(crate) fn check_disk(&self) -> Result<()> {
         let available_bytes = self.fs.available_bytes(&self.dir)?;
         let reserve_bytes = self.options.disk_reserve_bytes;
         if available_bytes < reserve_bytes {

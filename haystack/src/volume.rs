@@ -16,13 +16,16 @@ use tokio::sync::{mpsc, oneshot};
 use vfs::{File, FileSystem};
 
 use crate::error::{Error, Result};
-use crate::index::{Index, Location};
+use crate::index::{Index, Location, VOLUME_BYTES_LIMIT};
 use crate::media_type::MediaType;
 use crate::needle::{EncodedNeedle, HEADER_BYTES, Needle, NeedleDamage, NeedleHeader};
 use crate::photo_id::{Cookie, PhotoKey, PhotoSize, VolumeId};
 use crate::recovery::{Recovered, recover};
 use crate::superblock::{SUPERBLOCK_BYTES, Superblock};
-use crate::writer::{BATCH_WRITE_COUNT_MAX, Write, Writer};
+use crate::writer::{BATCH_WRITE_COUNT_MAX, Purpose, Write, Writer};
+
+/// Where even repairs and deletes end: a batch more still fits into the index.
+const REPAIRED_BYTES_MAX: u64 = VOLUME_BYTES_LIMIT - (1 << 30);
 
 /// What a volume takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,25 @@ impl VolumeCore {
         self.state.store(state as u8, Ordering::Release);
     }
 
+    /// Takes no more photos, but for repairs.
+    pub(crate) fn seal(&self) {
+        let (enabled, full) = (VolumeState::WriteEnabled as u8, VolumeState::Full as u8);
+        for state in [enabled, full] {
+            // In any other state it takes none already.
+            let _ = self.state.compare_exchange(
+                state,
+                VolumeState::Sealed as u8,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+        }
+    }
+
+    /// What the volume says of itself.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
     /// Takes photos again if only a full disk kept it from that.
     pub(crate) fn resume_if_full(&self) {
         let (full, enabled) = (VolumeState::Full as u8, VolumeState::WriteEnabled as u8);
@@ -122,13 +144,16 @@ impl VolumeCore {
         seals
     }
 
-    /// Whether the volume takes a delete, or a photo, now.
-    pub(crate) fn admits(&self, delete: bool) -> Result<()> {
-        match self.state() {
-            VolumeState::WriteEnabled => Ok(()),
-            VolumeState::Full | VolumeState::Sealed if delete => Ok(()),
-            VolumeState::Full | VolumeState::Sealed => Err(Error::Sealed { volume: self.id() }),
-            VolumeState::Poisoned => Err(Error::Poisoned { volume: self.id() }),
+    /// Whether the volume takes a write for `purpose` now.
+    pub(crate) fn admits(&self, purpose: Purpose) -> Result<()> {
+        match (self.state(), purpose) {
+            (VolumeState::Poisoned, _) => Err(Error::Poisoned { volume: self.id() }),
+            // Offsets beyond would not fit into the index.
+            _ if self.tail_offset() >= REPAIRED_BYTES_MAX => Err(Error::Sealed { volume: self.id() }),
+            (VolumeState::WriteEnabled, _)
+            | (VolumeState::Full, Purpose::Delete)
+            | (VolumeState::Sealed, Purpose::Delete | Purpose::Repair) => Ok(()),
+            (VolumeState::Full | VolumeState::Sealed, _) => Err(Error::Sealed { volume: self.id() }),
         }
     }
 
@@ -279,7 +304,7 @@ impl Volume {
     }
 
     /// Appends `sizes` of the photo `key`, given largest first, in one
-    /// multi-write.
+    /// multi-write, as an upload or a repair.
     ///
     /// # Durability
     ///
@@ -299,6 +324,7 @@ impl Volume {
         key: PhotoKey,
         cookie: Cookie,
         sizes: &[(PhotoSize, MediaType, Bytes)],
+        purpose: Purpose,
     ) -> Result<()> {
         let seed = self.core.superblock.checksum_seed();
         let needles = sizes
@@ -317,10 +343,10 @@ impl Volume {
                 EncodedNeedle::new(header, data.clone(), seed)
             })
             .collect();
-        self.write(needles).await
+        self.write(needles, purpose).await
     }
 
-    /// Appends a tombstone for the photo `key`.
+    /// Appends a tombstone for the photo `key`, whether it is there or not.
     ///
     /// # Durability
     ///
@@ -340,13 +366,13 @@ impl Volume {
             data_bytes: 0,
         };
         let seed = self.core.superblock.checksum_seed();
-        self.write(vec![EncodedNeedle::new(header, Bytes::new(), seed)]).await
+        self.write(vec![EncodedNeedle::new(header, Bytes::new(), seed)], Purpose::Delete).await
     }
 
-    async fn write(&self, needles: Vec<EncodedNeedle>) -> Result<()> {
+    async fn write(&self, needles: Vec<EncodedNeedle>, purpose: Purpose) -> Result<()> {
         let writes = self.writes.lock().clone().ok_or(Error::Closing)?;
         let (answer, outcome) = oneshot::channel();
-        writes.send(Write { needles, answer }).await.map_err(|_| Error::Closing)?;
+        writes.send(Write { purpose, needles, answer }).await.map_err(|_| Error::Closing)?;
         drop(writes);
         outcome.await.map_err(|_| Error::Closing)?
     }

@@ -32,9 +32,23 @@ pub const BATCH_BYTES_MAX: u64 = 4 << 20;
 /// Index records kept in memory before they go to the index file.
 const RECORD_COUNT_BUFFERED: usize = 1024;
 
+/// Why something is written, which decides whether a volume takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A new photo: only volumes that are open to them.
+    Upload,
+    /// A photo that this volume ought to have, from another replica: sealed
+    /// volumes too.
+    Repair,
+    /// A tombstone: full and sealed volumes too.
+    Delete,
+}
+
 /// One photo's needles, or one tombstone, and who waits for it.
 #[derive(Debug)]
 pub struct Write {
+    /// What it is written for.
+    pub purpose: Purpose,
     /// The needles, which become durable together or not at all.
     pub needles: Vec<EncodedNeedle>,
     /// Told once they are durable.
@@ -44,10 +58,6 @@ pub struct Write {
 impl Write {
     fn bytes(&self) -> u64 {
         self.needles.iter().map(|needle| needle.header.needle_bytes()).sum()
-    }
-
-    fn deletes(&self) -> bool {
-        self.needles.iter().all(|needle| needle.header.deleted)
     }
 }
 
@@ -104,7 +114,7 @@ impl Writer {
     fn commit(&mut self, batch: Vec<Write>) {
         let mut accepted = Vec::with_capacity(batch.len());
         for write in batch {
-            match self.core.admits(write.deletes()) {
+            match self.core.admits(write.purpose) {
                 Ok(()) => accepted.push(write),
                 // Whoever waited may have gone: nothing was written for them.
                 Err(error) => drop(write.answer.send(Err(error))),
@@ -173,7 +183,7 @@ impl Writer {
                     Content::Damage => {}
                 }
             }
-            if let Some(needle) = write.needles.first().filter(|_| !write.deletes()) {
+            if let Some(needle) = write.needles.first().filter(|_| write.purpose != Purpose::Delete) {
                 index.insert(needle.header.key, group);
             }
         }

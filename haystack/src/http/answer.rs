@@ -110,14 +110,24 @@ impl From<Error> for Refusal {
             },
             Error::Busy { retry_after, .. } => busy("busy", message).retry_after(retry_after),
             Error::DirectoryAway => busy("starting", message).retry_after(Duration::from_secs(1)),
+            Error::TooFewStores { .. } | Error::NoneAnswers { .. } | Error::StoreAway { .. } => {
+                busy("stores_away", message).retry_after(Duration::from_secs(5))
+            }
             Error::Sealed { .. } | Error::Poisoned { .. } | Error::Closing => {
                 busy("unavailable", message).retry_after(Duration::from_secs(5))
             }
-            Error::Damaged { .. } => internal("damaged", &error, "the photo is damaged where it is stored"),
-            Error::Directory(_) => internal("directory", &error, "the photo directory failed"),
-            Error::BadOption { .. } | Error::InUse { .. } | Error::Io(_) | Error::VolumeIll { .. } => {
-                internal("storage", &error, "the photo store failed")
+            Error::Damaged { .. } | Error::ReplicaDamaged { .. } => {
+                internal("damaged", &error, "the photo is damaged where it is stored")
             }
+            Error::Directory(_) => internal("directory", &error, "the photo directory failed"),
+            Error::BadOption { .. }
+            | Error::InUse { .. }
+            | Error::Io(_)
+            | Error::VolumeIll { .. }
+            | Error::StoreIll { .. }
+            | Error::NoReplica { .. }
+            | Error::ReplicaExists { .. }
+            | Error::StoreRefused { .. } => internal("storage", &error, "the photo store failed"),
         }
     }
 }

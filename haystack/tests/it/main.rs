@@ -9,3 +9,4 @@ mod power_cut;
 mod row_table;
 mod shelf;
 mod store;
+mod stores;
