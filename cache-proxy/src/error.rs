@@ -1,6 +1,8 @@
 //! The one error of this crate.
 
-/// A cache that could not be made.
+use std::path::PathBuf;
+
+/// A cache that could not be made, or a door of it not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An option is out of its range; nothing was made.
@@ -12,6 +14,32 @@ pub enum Error {
         found: String,
         /// The values that would do.
         range: String,
+    },
+    /// A Unix socket could not be bound.
+    #[error("cannot listen at {path:?}")]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Certificates cannot be used.
+    #[error("cannot use the certificates of {path:?}: {reason}")]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A file of users and passwords is not one.
+    #[error("{path:?} has no users and passwords, `user:password` one a line (line {line})")]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// The line that is wrong, from 1; 0 if none was read.
+        line: usize,
+        /// What the system said, if it did.
+        source: Option<std::io::Error>,
     },
 }
 

@@ -33,6 +33,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -43,6 +44,8 @@ pub(crate) use leases::{FillCell, Holder, Offer};
 pub(crate) use shard::NewItem;
 pub(crate) use slot::{Fill, Slot};
 pub use statistics::{Statistics, TableStatistics};
+
+use crate::watch::Watchers;
 
 use shard::{Dead, Shard};
 use slot::Absence;
@@ -71,12 +74,20 @@ pub(crate) struct ItemTable {
     /// The second in which a delayed `flush_all` begins a new generation; 0 if none.
     flush_at: AtomicU32,
     relief_cursor: AtomicUsize,
+    watchers: Arc<Watchers>,
+}
+
+/// How far a dump has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DumpCursor {
+    shard_index: usize,
+    place: usize,
 }
 
 impl ItemTable {
     /// A table of at most `memory_bytes_max`, whose hash nobody can predict who
     /// does not know `seed`.
-    pub(crate) fn new(memory_bytes_max: u64, seed: u64) -> Self {
+    pub(crate) fn new(memory_bytes_max: u64, seed: u64, watchers: Arc<Watchers>) -> Self {
         let shard_count = (memory_bytes_max / SHARD_BYTES).clamp(1, SHARD_COUNT_MAX).next_power_of_two();
         Self {
             shards: (0..shard_count).map(|_| Mutex::new(Shard::new())).collect(),
@@ -88,6 +99,7 @@ impl ItemTable {
             generation: AtomicU8::new(0),
             flush_at: AtomicU32::new(0),
             relief_cursor: AtomicUsize::new(0),
+            watchers,
         }
     }
 
@@ -136,7 +148,7 @@ impl ItemTable {
         while self.is_over(0) && empty_count < self.shards.len() {
             let turn = self.relief_cursor.fetch_add(1, Ordering::Relaxed);
             let mut shard = self.shards[turn % self.shards.len()].lock();
-            let evicted = shard.evict(now, self.generation.load(Ordering::Acquire));
+            let evicted = shard.evict(now, self.generation.load(Ordering::Acquire), &self.watchers);
             empty_count = if evicted { 0 } else { empty_count + 1 };
             self.charge(&mut shard);
         }
@@ -192,6 +204,34 @@ impl ItemTable {
         shard.reap(now, generation, REAP_ITEMS);
         self.charge(&mut shard);
         !shard.is_reaped(now, generation)
+    }
+
+    /// Removes all items that expired or were flushed.
+    pub(crate) fn reap_all(&self, now: u32) {
+        for shard_index in 0..self.shard_count() {
+            while self.reap(shard_index, now) {}
+        }
+    }
+
+    /// Shows `show` the next items of a dump, of `place_count` places at most;
+    /// whether there may be more. What changes meanwhile may be shown or not.
+    pub(crate) fn dump(
+        &self,
+        cursor: &mut DumpCursor,
+        now: u32,
+        place_count: usize,
+        mut show: impl FnMut(&Item),
+    ) -> bool {
+        let Some(shard) = self.shards.get(cursor.shard_index) else { return false };
+        let shard = shard.lock();
+        let generation = self.generation.load(Ordering::Acquire);
+        let end = (cursor.place + place_count).min(shard.place_count());
+        (cursor.place..end).filter_map(|place| shard.visible(place, now, generation)).for_each(&mut show);
+        cursor.place = end;
+        if end == shard.place_count() {
+            *cursor = DumpCursor { shard_index: cursor.shard_index + 1, place: 0 };
+        }
+        cursor.shard_index < self.shards.len()
     }
 
     /// Sets the limit; a smaller one is reached by evicting at once.

@@ -10,6 +10,7 @@
 //! - `protocol`: lines into commands, numbers, and the answers' buffer;
 //! - `session`: one connection's commands run against the table, without a socket;
 //! - `connections`: who is connected, for `stats conns`;
+//! - `watch`, `prefixes`: what happens, for those who watch, and by prefix;
 //! - [`lease`]: fills and writes of keys that have an origin, inside the process;
 //! - [`server`]: sockets, timers, shutdown; [`Cache`] itself.
 
@@ -20,12 +21,14 @@ pub mod options;
 mod connections;
 mod item_table;
 pub mod lease;
+mod prefixes;
 mod protocol;
 pub mod server;
 mod session;
+mod watch;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result};
 pub use item_table::{Statistics, TableStatistics};
-pub use options::{CacheOptions, REFUSAL};
-pub use server::Cache;
+pub use options::{CacheOptions, Credential, REFUSAL};
+pub use server::{Cache, Certificates};

@@ -1,6 +1,7 @@
 //! What a cache is told when it is made.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use cluster::DoorOptions;
@@ -40,9 +41,71 @@ pub struct CacheOptions {
     /// somebody fetches the new one (`lease-get`). Whole seconds; zero keeps
     /// none. At most one hour; 10 seconds by default.
     pub stale: Duration,
+    /// Who may use the cache, by memcached's ASCII authentication; everybody if
+    /// empty, the default.
+    pub credentials: Vec<Credential>,
+    /// Whether `shutdown` stops the process ([`Cache::shutdown_asked`]). No by default.
+    ///
+    /// [`Cache::shutdown_asked`]: crate::Cache::shutdown_asked
+    pub shutdown_command: bool,
+    /// Whether clients may `flush_all`. Yes by default.
+    pub flush_enabled: bool,
+    /// Whether clients may list all keys. Yes by default.
+    pub dump_enabled: bool,
     /// Closes a connection that sent nothing for this long; `None`, the
     /// default, never does. At least one second.
     pub idle_timeout: Option<Duration>,
+}
+
+/// A user and a password that may use a cache.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    user: Vec<u8>,
+    password: Vec<u8>,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Credential").finish_non_exhaustive()
+    }
+}
+
+impl Credential {
+    /// `user` with `password`; neither is empty, and a user has no space.
+    pub fn new(user: &str, password: &str) -> Option<Self> {
+        let fits = !user.is_empty() && !password.is_empty() && !user.contains(' ');
+        fits.then(|| Self { user: user.into(), password: password.into() })
+    }
+
+    /// Reads memcached's file of them: `user:password`, one a line.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Credentials`]: the file cannot be read, has a line that is
+    /// neither empty nor this, or has no other.
+    pub fn read_file(path: &Path) -> Result<Vec<Self>> {
+        let wrong = |line, source| Error::Credentials { path: path.to_owned(), line, source };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(0, Some(error)))?;
+        let mut credentials = Vec::new();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let parsed = line.split_once(':').and_then(|(user, password)| Self::new(user, password));
+            credentials.push(parsed.ok_or_else(|| wrong(number + 1, None))?);
+        }
+        if credentials.is_empty() { Err(wrong(1, None)) } else { Ok(credentials) }
+    }
+
+    /// Whether it is these, in a time that does not tell how much of them is right.
+    pub(crate) fn matches(&self, user: &[u8], password: &[u8]) -> bool {
+        is_same(&self.user, user) & is_same(&self.password, password)
+    }
+}
+
+fn is_same(secret: &[u8], given: &[u8]) -> bool {
+    let mut difference = u8::from(secret.len() != given.len());
+    for (index, byte) in given.iter().enumerate() {
+        difference |= byte ^ secret[index % secret.len()];
+    }
+    difference == 0
 }
 
 impl Default for CacheOptions {
@@ -53,6 +116,10 @@ impl Default for CacheOptions {
             connection_count_max: 1024,
             output_bytes_max: 64 << 10,
             stale: Duration::from_secs(10),
+            credentials: Vec::new(),
+            shutdown_command: false,
+            flush_enabled: true,
+            dump_enabled: true,
             idle_timeout: None,
         }
     }

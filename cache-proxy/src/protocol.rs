@@ -5,12 +5,14 @@
 //! - [`number`]: numbers as memcached reads and writes them;
 //! - [`tokens`]: a line's words;
 //! - [`command`]: a line into a classic command, or into the answer that refuses it;
+//! - [`admin`]: the same for those who look after a cache;
 //! - [`meta`]: the same for `mg`, `ms`, `md`, `ma`, `me`;
 //! - [`output`]: answers on their way to the socket.
 //!
 //! Source: memcached's `doc/protocol.txt`, and what memcached 1.6 answers
 //! where that file is silent.
 
+pub(crate) mod admin;
 pub(crate) mod command;
 pub(crate) mod meta;
 pub(crate) mod number;

@@ -10,13 +10,17 @@
 //! - [`store`]: set and its kin, for both dialects;
 //! - [`lease`]: lease-get and lease-set;
 //! - [`meta`]: mg, ms, md, ma, me;
+//! - [`admin`]: who a client is, shutdown, watch, dumps;
+//! - [`observe`]: what watchers and counts by prefix hear of it all;
 //! - [`stats`]: what `stats` answers.
 //!
 //! Invariant: the answers do not depend on how the bytes were cut into pieces.
 
+mod admin;
 mod classic;
 mod lease;
 mod meta;
+mod observe;
 mod stats;
 mod store;
 #[cfg(test)]
@@ -25,13 +29,20 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
 use crate::connections::Connections;
 use crate::item_table::ItemTable;
-use crate::options::CacheOptions;
+use crate::options::{CacheOptions, Credential};
+use crate::prefixes::Prefixes;
 use crate::protocol::answer;
 use crate::protocol::command::{self, Command};
 use crate::protocol::output::Output;
+use crate::server::Certificates;
+use crate::watch::{Watch, Watchers};
 
+use admin::Dump;
 use classic::GetManner;
 use store::{StoreCommand, Value};
 
@@ -60,12 +71,23 @@ pub(crate) struct SharedState {
     pub(crate) meta_count: AtomicU64,
     pub(crate) too_large_count: AtomicU64,
     pub(crate) no_memory_count: AtomicU64,
+    pub(crate) auth_count: AtomicU64,
+    pub(crate) auth_error_count: AtomicU64,
+    /// Who may use the cache; everybody if it is empty and was so from the start.
+    pub(crate) credentials: RwLock<Vec<Credential>>,
+    pub(crate) certificates: Mutex<Option<Arc<Certificates>>>,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) prefixes: Prefixes,
+    /// Told when a client asks for the shutdown.
+    pub(crate) shutdown_asked: Notify,
 }
 
 impl SharedState {
     pub(crate) fn new(options: CacheOptions, seed: u64, now: u32) -> Self {
+        let watchers = Arc::new(Watchers::default());
         Self {
-            table: ItemTable::new(options.memory_bytes_max, seed),
+            table: ItemTable::new(options.memory_bytes_max, seed, Arc::clone(&watchers)),
+            credentials: RwLock::new(options.credentials.clone()),
             options,
             connections: Connections::default(),
             started_at: now,
@@ -74,7 +96,25 @@ impl SharedState {
             meta_count: AtomicU64::new(0),
             too_large_count: AtomicU64::new(0),
             no_memory_count: AtomicU64::new(0),
+            auth_count: AtomicU64::new(0),
+            auth_error_count: AtomicU64::new(0),
+            certificates: Mutex::new(None),
+            watchers,
+            prefixes: Prefixes::default(),
+            shutdown_asked: Notify::new(),
         }
+    }
+}
+
+impl SharedState {
+    /// Reads the certificates again; false if there are none, or they are wrong.
+    pub(crate) fn refresh_certificates(&self) -> bool {
+        let certificates = self.certificates.lock().clone();
+        let Some(certificates) = certificates else { return false };
+        certificates
+            .refresh()
+            .inspect_err(|error| tracing::warn!(%error, "certificates stay as they were"))
+            .is_ok()
     }
 }
 
@@ -85,6 +125,8 @@ pub(crate) enum Status {
     NeedInput,
     /// The answers must be sent first.
     OutputFull,
+    /// It has nothing to say until [`Session::news`] come.
+    Watching,
     /// The connection ends, once the answers are sent.
     Close,
 }
@@ -93,6 +135,7 @@ enum Step {
     /// So many bytes are done with.
     Done(usize),
     NeedInput,
+    Watching,
     Close,
 }
 
@@ -115,18 +158,46 @@ enum State {
     Value(ArrivingValue),
     /// So many bytes belong to a value that was refused.
     Skip(usize),
+    Dump(Dump),
+    /// For the rest of the connection's life.
+    Watch(Watch),
 }
 
 /// One connection's side of the protocol.
 #[derive(Debug)]
 pub(crate) struct Session {
     shared: Arc<SharedState>,
+    /// The connection's.
+    number: u64,
+    /// The client said who it is, or need not.
+    is_known: bool,
+    /// The connection ends because of what the client sent.
+    is_protocol_error: bool,
     state: State,
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<SharedState>) -> Self {
-        Self { shared, state: State::Line }
+    pub(crate) fn new(shared: Arc<SharedState>, number: u64) -> Self {
+        let is_known = shared.options.credentials.is_empty();
+        Self { shared, number, is_known, is_protocol_error: false, state: State::Line }
+    }
+
+    /// Whether the connection ends because of what the client sent.
+    pub(crate) fn is_protocol_error(&self) -> bool {
+        self.is_protocol_error
+    }
+
+    /// Whether a value is arriving.
+    pub(crate) fn is_in_value(&self) -> bool {
+        matches!(self.state, State::Value(_) | State::Skip(_))
+    }
+
+    /// Waits until there is something to say to a client that watches.
+    pub(crate) async fn news(&self) {
+        match &self.state {
+            State::Watch(watch) => watch.watcher.news().await,
+            _ => std::future::pending().await,
+        }
     }
 
     /// Runs the commands in `input` and appends their answers to `output`.
@@ -142,6 +213,7 @@ impl Session {
             match self.step(&input[done..], output, now) {
                 Step::Done(count) => done += count,
                 Step::NeedInput => return (done, Status::NeedInput),
+                Step::Watching => return (input.len(), Status::Watching),
                 Step::Close => return (done, Status::Close),
             }
         }
@@ -171,6 +243,14 @@ impl Session {
                 let Some((line, end)) = split_line(input) else { return Step::NeedInput };
                 Step::Done(self.get_keys(get, line, (line.len(), end), output, now))
             }
+            State::Dump(_) => {
+                self.step_dump(output, now);
+                Step::Done(0)
+            }
+            State::Watch(watch) => {
+                output.put(&watch.watcher.take());
+                Step::Watching
+            }
             State::Value(value) => {
                 let missing = value.bytes.len() - value.filled;
                 let count = missing.min(input.len());
@@ -196,12 +276,18 @@ impl Session {
     }
 
     fn step_line(&mut self, input: &[u8], output: &mut Output, now: u32) -> Step {
+        if !self.is_known {
+            return self.step_stranger(input, output);
+        }
         let Some((line, end)) = split_line(input) else {
-            return if is_hopeless(input) { Step::Close } else { Step::NeedInput };
+            self.is_protocol_error = is_hopeless(input);
+            return if self.is_protocol_error { Step::Close } else { Step::NeedInput };
         };
         if line.len() > LINE_BYTES_MAX && is_hopeless(line) {
+            self.is_protocol_error = true;
             return Step::Close;
         }
+        self.saw_line(line);
         match command::parse(line) {
             Command::Get { keys, with_cas, leases, exptime } => {
                 let get =
@@ -217,7 +303,21 @@ impl Session {
                 self.state = State::Skip(value_bytes);
                 Step::Done(end)
             }
-            Command::Close | Command::Quit => Step::Close,
+            Command::Close => {
+                self.is_protocol_error = true;
+                Step::Close
+            }
+            Command::Quit => Step::Close,
+            Command::Shutdown { is_valid } if self.shutdown(is_valid, output) => Step::Close,
+            Command::Shutdown { .. } => Step::Done(end),
+            Command::Watch { streams } => {
+                self.watch(streams, output);
+                Step::Done(end)
+            }
+            Command::Dump { format, item_count_max } => {
+                self.begin_dump(format, item_count_max, output);
+                Step::Done(end)
+            }
             command => {
                 self.run(&command, output, now);
                 Step::Done(end)

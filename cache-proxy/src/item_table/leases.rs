@@ -199,6 +199,12 @@ impl Leases {
         lease.held_off_until = lease.held_off_until.max(until);
     }
 
+    pub(super) fn end_hold_off(&mut self, key: LeaseKey<'_>) {
+        if let Some(lease) = self.find_mut(key) {
+            lease.held_off_until = 0;
+        }
+    }
+
     pub(super) fn is_held_off(&self, key: LeaseKey<'_>, now: u32) -> bool {
         self.find(key).is_some_and(|lease| now < lease.held_off_until)
     }

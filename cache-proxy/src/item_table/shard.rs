@@ -16,6 +16,8 @@ use super::leases::Leases;
 use super::queues::Queues;
 use super::slab::Slab;
 use super::statistics::Statistics;
+use crate::protocol::admin::stream;
+use crate::watch::{ShownKey, Watchers};
 
 /// Why an item that is in the table is not to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,11 +231,14 @@ impl Shard {
     }
 
     /// Evicts one item; false if there is none.
-    pub(super) fn evict(&mut self, now: u32, generation: u8) -> bool {
+    pub(super) fn evict(&mut self, now: u32, generation: u8, watchers: &Watchers) -> bool {
         let Some(place) = self.queues.evict(&mut self.slab, self.item_count) else { return false };
         let dead = self.dead(place, now, generation);
         let item = self.slab.get(place);
         let counts = &mut self.statistics;
+        if watchers.want(stream::EVICTIONS) {
+            tell_eviction(item, now, watchers);
+        }
         if item.is_hidden() {
             // Nobody misses it.
         } else if dead.is_some() {
@@ -272,6 +277,18 @@ impl Shard {
     /// Whether [`Shard::reap`] has nothing to do now.
     pub(super) fn is_reaped(&self, now: u32, generation: u8) -> bool {
         self.swept_generation == generation && self.expiry.due(now).is_none()
+    }
+
+    /// Places there are, of items and free.
+    pub(super) fn place_count(&self) -> usize {
+        self.slab.place_count()
+    }
+
+    /// The item at the place of this number, if there is one to be seen.
+    pub(super) fn visible(&self, place: usize, now: u32, generation: u8) -> Option<&Item> {
+        let place = Place::try_from(place).ok().filter(|place| !self.slab.is_free(*place))?;
+        let is_visible = self.dead(place, now, generation).is_none() && !self.item(place).is_hidden();
+        is_visible.then(|| self.item(place))
     }
 
     /// Removes every item.
@@ -324,6 +341,24 @@ impl Shard {
         self.item_count -= 1;
         self.slab.remove(place)
     }
+}
+
+#[cold]
+fn tell_eviction(item: &Item, now: u32, watchers: &Watchers) {
+    let ttl = match item.expires_at() {
+        0 => -1,
+        expires_at => i64::from(expires_at) - i64::from(now),
+    };
+    watchers.tell(
+        stream::EVICTIONS,
+        format_args!(
+            "type=eviction key={} fetch={} ttl={ttl} la={} clsid=1 size={}",
+            ShownKey(item.key()),
+            if item.is_fetched() { "yes" } else { "no" },
+            now.saturating_sub(item.accessed_at()),
+            item.memory_bytes()
+        ),
+    );
 }
 
 /// The index takes a place from the low bits and a tag from the high ones.

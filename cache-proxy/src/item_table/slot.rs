@@ -137,6 +137,7 @@ impl<'t> Slot<'t> {
     /// `cas` if that is given. Evicts first what has to make room.
     pub(crate) fn put(&mut self, new: NewItem, cas: Option<u64>) -> u64 {
         self.void_lease();
+        self.end_hold_off();
         self.store(new, cas)
     }
 
@@ -147,7 +148,7 @@ impl<'t> Slot<'t> {
         let old_bytes = old.map_or(0, |place| self.shard.item(place).memory_bytes());
         let more_bytes = (new.bytes.memory_bytes() + size_of::<Item>() as u64).saturating_sub(old_bytes);
         if table.is_over(more_bytes) {
-            while table.is_over(more_bytes) && self.shard.evict(now, generation) {
+            while table.is_over(more_bytes) && self.shard.evict(now, generation, &table.watchers) {
                 table.charge(&mut self.shard);
             }
             if old.is_some() {
@@ -339,6 +340,14 @@ impl<'t> Slot<'t> {
 
     fn lease_key(&self) -> LeaseKey<'t> {
         LeaseKey { hash: self.hash, bytes: self.key, generation: self.generation }
+    }
+
+    /// A write that is not an add knows what it writes.
+    fn end_hold_off(&mut self) {
+        if !self.shard.leases.is_empty() {
+            let key = self.lease_key();
+            self.shard.leases.end_hold_off(key);
+        }
     }
 
     fn void_lease(&mut self) {

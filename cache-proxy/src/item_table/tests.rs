@@ -9,6 +9,10 @@ use super::*;
 
 const NOW: u32 = 1_000_000_000;
 
+fn new_table(memory_bytes_max: u64, seed: u64) -> ItemTable {
+    ItemTable::new(memory_bytes_max, seed, Arc::default())
+}
+
 fn new_item(key: &[u8], value: &[u8], expires_at: u32) -> NewItem {
     NewItem {
         bytes: ItemBytes::copy(key, &[value]),
@@ -51,7 +55,7 @@ fn check_accounts(table: &ItemTable) {
 fn the_table_does_what_a_map_does() {
     for seed in 0..30 {
         let mut random = SmallRng::seed_from_u64(seed);
-        let table = ItemTable::new(64 << 20, seed);
+        let table = new_table(64 << 20, seed);
         let mut model: HashMap<Vec<u8>, (Vec<u8>, u32, u64)> = HashMap::new();
         let mut now = NOW;
         for step in 0..3000 {
@@ -104,7 +108,7 @@ fn the_table_does_what_a_map_does() {
 #[test]
 fn memory_stays_within_the_limit_whatever_the_sizes() {
     let mut random = SmallRng::seed_from_u64(1);
-    let table = ItemTable::new(8 << 20, 1);
+    let table = new_table(8 << 20, 1);
     for step in 0..60_000u32 {
         let key = format!("key{}", random.random_range(0..50_000));
         let size = if step % 500 == 0 { 500_000 } else { random.random_range(0..2000) };
@@ -119,7 +123,7 @@ fn memory_stays_within_the_limit_whatever_the_sizes() {
 
 #[test]
 fn an_item_costs_no_more_than_ninety_bytes_over_its_payload() {
-    let table = ItemTable::new(64 << 20, 1);
+    let table = new_table(64 << 20, 1);
     for number in 0..100_000 {
         put(&table, format!("key:{number:028}").as_bytes(), &[0; 100], 0, NOW);
     }
@@ -129,7 +133,7 @@ fn an_item_costs_no_more_than_ninety_bytes_over_its_payload() {
 
 #[test]
 fn a_scan_does_not_evict_what_is_read_again_and_again() {
-    let table = ItemTable::new(1 << 20, 1);
+    let table = new_table(1 << 20, 1);
     for number in 0..20_000 {
         for hot in 0..100 {
             let key = format!("hot{hot}");
@@ -147,7 +151,7 @@ fn a_scan_does_not_evict_what_is_read_again_and_again() {
 
 #[test]
 fn expired_items_are_removed_without_being_asked_for() {
-    let table = ItemTable::new(64 << 20, 1);
+    let table = new_table(64 << 20, 1);
     for number in 0..10_000u32 {
         put(&table, &number.to_be_bytes(), b"v", NOW + 1 + number % 100, NOW);
     }
@@ -161,7 +165,7 @@ fn expired_items_are_removed_without_being_asked_for() {
 
 #[test]
 fn flushed_items_are_removed_without_being_asked_for() {
-    let table = ItemTable::new(64 << 20, 1);
+    let table = new_table(64 << 20, 1);
     put(&table, b"before", b"v", 0, NOW);
     table.flush(NOW + 10, NOW);
     table.flush_if_due(NOW + 9);
@@ -181,7 +185,7 @@ fn flushed_items_are_removed_without_being_asked_for() {
 
 #[test]
 fn threads_see_whole_values() {
-    let table = ItemTable::new(2 << 20, 1);
+    let table = new_table(2 << 20, 1);
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let table = &table;
@@ -238,7 +242,7 @@ fn the_hit_rate_on_zipf_is_near_the_best_possible() {
     let zipf = Zipf::new(KEY_COUNT);
     let mut random = SmallRng::seed_from_u64(1);
     // Room for about a tenth of the items.
-    let table = ItemTable::new(u64::from(KEY_COUNT) / 10 * 214, 1);
+    let table = new_table(u64::from(KEY_COUNT) / 10 * 214, 1);
     let draw_count = 500_000;
     for turn in 0..2 * draw_count {
         if turn == draw_count {

@@ -67,7 +67,7 @@ impl World {
     }
 
     fn ask(&self, line: &str) -> String {
-        let mut session = Session::new(Arc::clone(&self.cache.shared));
+        let mut session = Session::new(Arc::clone(&self.cache.shared), 1);
         let mut output = Output::default();
         session.advance(line.as_bytes(), &mut output, NOW);
         let (slices, count) = output.slices();

@@ -1,6 +1,7 @@
 //! A line into a classic command, or into the answer that refuses it.
 
 use crate::item_table::KEY_BYTES_MAX;
+use crate::protocol::admin::{self, DumpFormat};
 use crate::protocol::answer;
 use crate::protocol::meta::{self, MetaLine};
 use crate::protocol::number::{parse_i32, parse_u32, parse_u64};
@@ -19,6 +20,21 @@ pub(crate) enum StoreVerb {
     Prepend,
     Cas,
     LeaseSet,
+}
+
+impl StoreVerb {
+    /// The command's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Add => "add",
+            Self::Replace => "replace",
+            Self::Append => "append",
+            Self::Prepend => "prepend",
+            Self::Cas => "cas",
+            Self::LeaseSet => "lease-set",
+        }
+    }
 }
 
 /// A line that a value follows.
@@ -78,10 +94,30 @@ pub(crate) enum Command<'a> {
         mebibytes: u64,
         no_reply: bool,
     },
-    /// stats; its subcommand, if it has one.
+    /// stats; its subcommand, if it has one, and whether detail goes on, off, or out.
     Stats {
         subcommand: Option<&'a [u8]>,
+        mode: Option<&'a [u8]>,
     },
+    /// shutdown; always graceful.
+    Shutdown {
+        is_valid: bool,
+    },
+    /// watch, for the streams of these bits.
+    Watch {
+        streams: u8,
+    },
+    /// lru_crawler metadump and mgdump, stats cachedump; 0 items for all.
+    Dump {
+        format: DumpFormat,
+        item_count_max: usize,
+    },
+    /// lru_crawler crawl: what has expired goes now.
+    Crawl,
+    /// refresh_certs.
+    RefreshCertificates,
+    /// Of no consequence here, and answered OK.
+    Acknowledge,
     Version,
     Quit,
     /// mg, md, ma, me.
@@ -138,14 +174,17 @@ fn parse_other<'a>(verb: &[u8], words: &[&'a [u8]]) -> Command<'a> {
         b"incr" => parse_arithmetic(words, true),
         b"decr" => parse_arithmetic(words, false),
         b"touch" => parse_touch(words),
-        b"stats" => Command::Stats { subcommand: words.get(1).copied() },
+        b"stats" => admin::parse_stats(words),
         b"flush_all" => parse_flush_all(words),
         b"version" => Command::Version,
         b"verbosity" => parse_verbosity(words),
         b"cache_memlimit" => parse_memory_limit(words),
         b"quit" => Command::Quit,
-        b"shutdown" => Command::refuse("ERROR: shutdown not enabled\r\n"),
-        b"watch" => Command::refuse("CLIENT_ERROR watch commands not allowed\r\n"),
+        b"shutdown" => admin::parse_shutdown(words),
+        b"watch" => admin::parse_watch(words),
+        b"lru_crawler" => admin::parse_crawler(words),
+        b"slabs" => admin::parse_slabs(words),
+        b"refresh_certs" => Command::RefreshCertificates,
         // A browser or a health check: memcached closes, so that a page of
         // another origin cannot make it speak memcached.
         _ if words.last().is_some_and(|last| last.starts_with(b"HTTP/")) => Command::Close,

@@ -63,6 +63,9 @@ impl Session {
                     Arithmetic::NotNumeric => put_answer(output, answer::NOT_NUMERIC, no_reply),
                 }
             }
+            Command::FlushAll { no_reply, .. } if !self.shared.options.flush_enabled => {
+                put_answer(output, "CLIENT_ERROR flush_all not allowed\r\n", no_reply);
+            }
             Command::FlushAll { delay, no_reply } => {
                 self.shared.flush_count.fetch_add(1, Ordering::Relaxed);
                 self.shared.table.flush(if delay > 0 { expiry(delay, now) } else { now }, now);
@@ -80,7 +83,16 @@ impl Session {
                 }
                 put_answer(output, if granted { answer::OK } else { answer::LIMIT_OUT_OF_BOUNDS }, no_reply);
             }
-            Command::Stats { subcommand } => self.stats(subcommand, output, now),
+            Command::Stats { subcommand, mode } => self.stats(subcommand, mode, output, now),
+            Command::Crawl => {
+                self.shared.table.reap_all(now);
+                output.put(answer::OK.as_bytes());
+            }
+            Command::RefreshCertificates => {
+                let refreshed = self.shared.refresh_certificates();
+                output.put(if refreshed { answer::OK } else { answer::ERROR }.as_bytes());
+            }
+            Command::Acknowledge => output.put(answer::OK.as_bytes()),
             Command::Version => {
                 output.put(b"VERSION ");
                 output.put(VERSION.as_bytes());
@@ -93,6 +105,9 @@ impl Session {
             | Command::Store(_)
             | Command::MetaSet(_)
             | Command::RefuseValue { .. }
+            | Command::Shutdown { .. }
+            | Command::Watch { .. }
+            | Command::Dump { .. }
             | Command::Quit
             | Command::Close => unreachable!("the session's own"),
         }
@@ -130,14 +145,18 @@ impl Session {
         }
         let mut slot = self.shared.table.slot(key, now);
         let Some(expires_at) = expires_at else {
-            if let Some(item) = slot.get() {
+            let found = slot.get();
+            let found_bytes = found.map(|item| item.value().len());
+            if let Some(item) = found {
                 output.put_item(item, with_cas);
             }
-            return;
+            drop(slot);
+            return self.saw_get(key, found_bytes);
         };
         slot.set_expiry(expires_at);
         slot.access();
         let found = slot.item().is_some();
+        let found_bytes = slot.item().map(|item| item.value().len());
         if let Some(item) = slot.item() {
             output.put_item(item, with_cas);
         }
@@ -145,6 +164,8 @@ impl Session {
         counts.cmd_touch += 1;
         counts.touch_hits += u64::from(found);
         counts.touch_misses += u64::from(!found);
+        drop(slot);
+        self.saw_get(key, found_bytes);
     }
 
     fn touch(&self, key: &[u8], expires_at: u32, now: u32) -> bool {
@@ -161,6 +182,7 @@ impl Session {
 
     fn delete(&self, key: &[u8], hold_off_s: u32, now: u32) -> bool {
         let mut slot = self.shared.table.slot(key, now);
+        let found_bytes = slot.item().map(|item| item.value().len());
         let found = slot.delete(self.shared.options.stale_seconds());
         if hold_off_s > 0 {
             slot.hold_off(now.saturating_add(hold_off_s));
@@ -168,6 +190,8 @@ impl Session {
         let counts = slot.counts();
         counts.delete_hits += u64::from(found);
         counts.delete_misses += u64::from(!found);
+        drop(slot);
+        self.saw_delete(key, "delete", found_bytes);
         found
     }
 

@@ -27,13 +27,18 @@ impl Session {
     pub(super) fn lease_get(&self, key: &[u8], output: &mut Output, now: u32) {
         let mut slot = self.shared.table.slot(key, now);
         if let Some(item) = slot.get().filter(|item| !item.is_stale()) {
-            return output.put_item(item, false);
+            let found_bytes = item.value().len();
+            output.put_item(item, false);
+            drop(slot);
+            return self.saw_get(key, Some(found_bytes));
         }
         let token = match slot.offer(Holder::Client) {
             Offer::Token(token) => token,
             Offer::Wait => HOT_MISS,
         };
         output.put_leased(key, token, slot.stale_item());
+        drop(slot);
+        self.saw_get(key, None);
     }
 
     pub(super) fn lease_set(&self, line: &StoreLine<'_>, value: Value<'_>, output: &mut Output, now: u32) {

@@ -38,8 +38,9 @@ impl Session {
                 output.put(b"EN");
                 put_written(line, output);
             }
-            return;
+            return self.saw_get(line.key.as_slice(), None);
         };
+        let found_bytes = item.value().len();
         let wins = put_found(line, item, created, output, now);
         if let Some(exptime) = flags.exptime {
             slot.set_expiry(expiry(exptime, now));
@@ -54,6 +55,7 @@ impl Session {
         if created {
             self.shared.table.relieve(now);
         }
+        self.saw_get(line.key.as_slice(), (!created).then_some(found_bytes));
     }
 
     pub(super) fn store_meta(&self, line: &MetaLine<'_>, value: Value<'_>, output: &mut Output, now: u32) {
@@ -111,7 +113,7 @@ impl Session {
             output.put(b"NF");
             return put_written(line, output);
         };
-        let cas = item.cas();
+        let (cas, found_bytes) = (item.cas(), item.value().len());
         if flags.compare.is_some_and(|compare| compare != cas) {
             slot.counts().delete_misses += 1;
             drop(slot);
@@ -137,6 +139,7 @@ impl Session {
         }
         drop(slot);
         self.shared.table.relieve(now);
+        self.saw_delete(line.key.as_slice(), "md", Some(found_bytes));
         if !flags.quiet {
             output.put(b"HD");
             put_written(line, output);

@@ -166,6 +166,14 @@ impl Session {
         value: Value<'_>,
         now: u32,
     ) -> StoreOutcome {
+        let value_bytes = value.without_end(key.len()).len();
+        let outcome = self.put_value(key, request, value, now);
+        let ttl = if request.expires_at == 0 { 0 } else { request.expires_at.saturating_sub(now) };
+        self.saw_store(key, request.verb, outcome, ttl, value_bytes);
+        outcome
+    }
+
+    fn put_value(&self, key: &[u8], request: &StoreRequest, value: Value<'_>, now: u32) -> StoreOutcome {
         let key_bytes = u8::try_from(key.len()).expect("keys are checked");
         let joins = matches!(request.verb, StoreVerb::Append | StoreVerb::Prepend);
         let (bytes, value) =

@@ -16,7 +16,7 @@ fn shared(output_bytes_max: usize) -> Arc<SharedState> {
 
 /// Feeds `pieces` to a new session; what it answered, and whether it closed.
 fn converse<'p>(shared: Arc<SharedState>, pieces: impl Iterator<Item = &'p [u8]>) -> (Vec<u8>, bool) {
-    let mut session = Session::new(shared);
+    let mut session = Session::new(shared, 1);
     let (mut input, mut answers) = (Vec::new(), Vec::new());
     let mut output = Output::default();
     for piece in pieces {
@@ -42,7 +42,7 @@ fn converse<'p>(shared: Arc<SharedState>, pieces: impl Iterator<Item = &'p [u8]>
             }
             match status {
                 Status::OutputFull => {}
-                Status::NeedInput => break,
+                Status::NeedInput | Status::Watching => break,
                 Status::Close => return (answers, true),
             }
         }
@@ -148,7 +148,7 @@ fn random_bytes_neither_panic_nor_pile_up() {
 #[test]
 fn a_long_get_stops_when_its_answers_are_not_sent() {
     let shared = shared(4096);
-    let mut session = Session::new(Arc::clone(&shared));
+    let mut session = Session::new(Arc::clone(&shared), 1);
     let mut output = Output::default();
     let set = format!("set key 0 0 1000\r\n{}\r\n", "v".repeat(1000));
     session.advance(set.as_bytes(), &mut output, NOW);

@@ -59,6 +59,20 @@ impl House {
         Client(stream)
     }
 
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    pub fn block_on<F: Future>(&self, task: F) -> F::Output {
+        self.runtime.block_on(task)
+    }
+
+    /// Runs `open` where it finds the house's runtime.
+    pub fn enter<T>(&self, open: impl FnOnce() -> T) -> T {
+        let _runtime = self.runtime.enter();
+        open()
+    }
+
     /// Stops; whether every connection ended.
     pub fn stop(&self) -> bool {
         self.shutdown.begin();

@@ -2,8 +2,10 @@
 
 #![expect(unreachable_pub, reason = "a test binary has no public API")]
 
+mod admin;
 mod connections;
 mod differential;
 mod house;
 mod leases;
+mod tls;
 mod transcripts;
