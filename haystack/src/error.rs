@@ -132,6 +132,16 @@ pub enum Error {
         /// Bytes that uploads leave free.
         reserve_bytes: u64,
     },
+    /// A compaction found fewer needles than the index knows, or bytes that it
+    /// could not read: nothing has changed. Repair what the scrub reports, or
+    /// delete it, first.
+    #[error("volume {volume} is not compacted: {missing_count} of its needles cannot be read")]
+    Uncompactable {
+        /// The volume.
+        volume: VolumeId,
+        /// Needles that were not found.
+        missing_count: usize,
+    },
     /// More than one needle can hold: nothing was written.
     #[error("{found_bytes} bytes are more than the {limit_bytes} that one photo may have")]
     TooLarge {

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use vfs::{File, FileSystem};
 
 use crate::error::Result;
-use crate::index::VOLUME_BYTES_LIMIT;
+use crate::group::VOLUME_BYTES_LIMIT;
 use crate::needle::{NEEDLE_ALIGNMENT, NeedleHeader};
 use crate::photo_id::PhotoKey;
 use crate::superblock::{SUPERBLOCK_BYTES, Superblock};
@@ -142,13 +142,18 @@ impl IndexRecord {
         record[FLAGS_AT] = flags;
         record[OFFSET_AT..UNITS_AT].copy_from_slice(&self.offset.to_le_bytes());
         record[UNITS_AT..RECORD_CHECKSUM_AT].copy_from_slice(&units.to_le_bytes());
-        let checksum = crc32c::crc32c_append(seed, &record[..RECORD_CHECKSUM_AT]);
-        record[RECORD_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        Self::put_checksum(&mut record, seed);
         record
     }
 
+    /// Puts the checksum of the rest of a record into it.
+    pub(crate) fn put_checksum(record: &mut [u8; RECORD_BYTES], seed: u32) {
+        let checksum = crc32c::crc32c_append(seed, &record[..RECORD_CHECKSUM_AT]);
+        record[RECORD_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+    }
+
     /// Takes a record; none if it is torn, damaged or of another volume.
-    fn decode(record: &[u8; RECORD_BYTES], seed: u32) -> Option<Self> {
+    pub(crate) fn decode(record: &[u8; RECORD_BYTES], seed: u32) -> Option<Self> {
         let word = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("four bytes"));
         let long = |at: usize| u64::from_le_bytes(record[at..at + 8].try_into().expect("eight bytes"));
         if crc32c::crc32c_append(seed, &record[..RECORD_CHECKSUM_AT]) != word(RECORD_CHECKSUM_AT) {
@@ -194,20 +199,15 @@ impl IndexFile {
         volume_bytes: u64,
         mut apply: impl FnMut(&IndexRecord),
     ) -> Result<Self> {
-        let file = if fs.exists(path)? {
-            fs.open(path, vfs::Access::ReadWrite)?
-        } else {
-            let file = fs.create(path)?;
+        if !fs.exists(path)? {
+            let index_file = Self::create(fs, path, superblock)?;
             fs.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-            file
-        };
+            return Ok(index_file);
+        }
+        let file = fs.open(path, vfs::Access::ReadWrite)?;
         let mut index_file = Self { file, seed: superblock.checksum_seed(), len: HEADER_BYTES as u64 };
         let file_bytes = index_file.file.len()?;
-        let mut header = [0; HEADER_BYTES];
-        if file_bytes >= HEADER_BYTES as u64 {
-            index_file.file.read_exact_at(&mut header, 0)?;
-        }
-        if header != encode_header(superblock) {
+        if !is_bound(&*index_file.file, superblock)? {
             index_file.clear(superblock)?;
             return Ok(index_file);
         }
@@ -216,6 +216,37 @@ impl IndexFile {
             index_file.file.set_len(index_file.len)?;
         }
         Ok(index_file)
+    }
+
+    /// Creates an empty one at `path`, whose name is not synced.
+    pub fn create(fs: &dyn FileSystem, path: &Path, superblock: &Superblock) -> Result<Self> {
+        let file = fs.create(path)?;
+        let mut index_file = Self { file, seed: superblock.checksum_seed(), len: 0 };
+        index_file.clear(superblock)?;
+        Ok(index_file)
+    }
+
+    /// Whether the file at `path` is the index file of the volume with `superblock`.
+    pub fn is_of(fs: &dyn FileSystem, path: &Path, superblock: &Superblock) -> Result<bool> {
+        is_bound(&*fs.open(path, vfs::Access::Read)?, superblock)
+    }
+
+    /// Hands the sound records of the file at `path` to `apply`, changes nothing,
+    /// and returns how many bytes of the file are sound.
+    pub fn read(
+        fs: &dyn FileSystem,
+        path: &Path,
+        superblock: &Superblock,
+        volume_bytes: u64,
+        mut apply: impl FnMut(&IndexRecord),
+    ) -> Result<u64> {
+        let file = fs.open(path, vfs::Access::Read)?;
+        if !is_bound(&*file, superblock)? {
+            return Ok(0);
+        }
+        let file_bytes = file.len()?;
+        let index_file = Self { file, seed: superblock.checksum_seed(), len: HEADER_BYTES as u64 };
+        Ok(index_file.len + index_file.read_records(file_bytes, volume_bytes, &mut apply)?)
     }
 
     /// Forgets every record.
@@ -272,6 +303,15 @@ impl IndexFile {
     pub fn sync(&self) -> Result<()> {
         Ok(self.file.sync()?)
     }
+}
+
+fn is_bound(file: &dyn File, superblock: &Superblock) -> Result<bool> {
+    let mut header = [0; HEADER_BYTES];
+    if file.len()? < HEADER_BYTES as u64 {
+        return Ok(false);
+    }
+    file.read_exact_at(&mut header, 0)?;
+    Ok(header == encode_header(superblock))
 }
 
 fn encode_header(superblock: &Superblock) -> [u8; HEADER_BYTES] {

@@ -4,9 +4,13 @@
 //! [`Haystack`] is what the binary opens and serves. A tour, from the disk up:
 //!
 //! - [`needle`], [`superblock`], [`index_file`]: what lies on the disk, byte by byte.
-//! - [`index`], [`recovery`], [`writer`], [`volume`]: one volume: where its photos
-//!   lie, how that is known after a crash, and its one writer.
-//! - [`store`]: the volumes of one machine.
+//! - [`group`], [`index`]: where its photos lie, in memory.
+//! - [`recovery`], [`writer`], [`compaction`], [`volume`]: one volume: how it is
+//!   known after a crash, its one writer, and how its garbage goes.
+//! - [`overseer`], [`pace`]: who watches over volumes, and how fast work that
+//!   nobody waits for goes.
+//! - [`store`], [`scrub`], [`care`]: the volumes of one machine, and what keeps them
+//!   well; [`inspect`], a look into them offline.
 //! - [`stores`]: such a machine behind a seam, in this process or over the network.
 //! - [`photo_id`], [`media_type`], [`photo`]: what a photo is called and what is
 //!   known of it.
@@ -19,23 +23,38 @@
 //! ([`needle::Needle::decode`]); nothing is acknowledged before its sync; an id
 //! names the same bytes for ever.
 
+pub mod care;
+pub mod compaction;
 pub mod directory;
 pub mod error;
+mod extent;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod group;
 pub mod http;
 pub mod imaging;
 pub mod index;
+mod index_builder;
 pub mod index_file;
+mod index_segment;
+pub mod inspect;
 pub mod media_type;
 pub mod needle;
 pub mod options;
+pub mod overseer;
+pub mod pace;
 pub mod photo;
 pub mod photo_id;
 pub mod recovery;
+mod scanner;
+pub mod scrub;
 pub mod service;
 pub mod store;
 pub mod stores;
 pub mod superblock;
 pub mod volume;
+mod volume_core;
+mod volume_file;
 pub mod writer;
 
 pub use error::{Error, Result};

@@ -201,8 +201,6 @@ pub struct Needle<'a> {
     pub header: NeedleHeader,
     /// The data.
     pub data: &'a [u8],
-    /// The checksum, which makes a strong entity tag: the needle never changes.
-    pub checksum: u32,
 }
 
 impl<'a> Needle<'a> {
@@ -232,8 +230,16 @@ impl<'a> Needle<'a> {
             return Err(NeedleDamage::Field { field: "padding", found: (*padding).into() });
         }
         let header = NeedleHeader::decode(header)?;
-        Ok(Self { header, data: &bytes[HEADER_BYTES..data_end], checksum })
+        Ok(Self { header, data: &bytes[HEADER_BYTES..data_end] })
     }
+}
+
+/// Binds the needle that fills `bytes`, which is sound, to another volume: its
+/// checksum begins at `seed` from now on.
+pub(crate) fn rebind(bytes: &mut [u8], seed: u32) {
+    let checksum_at = HEADER_BYTES + u32_at(bytes, DATA_SIZE_AT) as usize + FOOTER_MAGIC.len();
+    let checksum = crc32c::crc32c_append(seed, &bytes[..checksum_at]);
+    bytes[checksum_at..checksum_at + 4].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// A needle ready to be written: its data is shared, not copied.
@@ -256,15 +262,20 @@ impl EncodedNeedle {
     pub fn new(header: NeedleHeader, data: Bytes, seed: u32) -> Self {
         let data_bytes = u32::try_from(data.len()).ok().filter(|bytes| *bytes <= DATA_BYTES_MAX);
         let header = NeedleHeader { data_bytes: data_bytes.expect("callers limit the data"), ..header };
-        let head = header.encode();
-        let checksum = crc32c::crc32c_append(crc32c::crc32c_append(seed, &head), &data);
-        let checksum = crc32c::crc32c_append(checksum, &FOOTER_MAGIC);
         let mut tail = [0; FOOTER_BYTES + 7];
         tail[..4].copy_from_slice(&FOOTER_MAGIC);
-        tail[4..FOOTER_BYTES].copy_from_slice(&checksum.to_le_bytes());
         let unpadded = HEADER_BYTES + data.len() + FOOTER_BYTES;
         let tail_bytes = FOOTER_BYTES + unpadded.next_multiple_of(8) - unpadded;
-        Self { header, head, data, tail, tail_bytes }
+        let mut needle = Self { header, head: header.encode(), data, tail, tail_bytes };
+        needle.bind(seed);
+        needle
+    }
+
+    /// Binds it to the volume whose checksums begin at `seed`.
+    pub(crate) fn bind(&mut self, seed: u32) {
+        let checksum = crc32c::crc32c_append(crc32c::crc32c_append(seed, &self.head), &self.data);
+        let checksum = crc32c::crc32c_append(checksum, &FOOTER_MAGIC);
+        self.tail[4..FOOTER_BYTES].copy_from_slice(&checksum.to_le_bytes());
     }
 
     /// The needle's bytes, in order.
@@ -345,6 +356,14 @@ mod tests {
     #[test]
     fn a_needle_of_another_volume_is_none_here() {
         assert!(matches!(Needle::decode(&encode(b"x"), SEED + 1), Err(NeedleDamage::Checksum { .. })));
+    }
+
+    #[test]
+    fn a_needle_that_is_bound_to_another_volume_is_one_there_only() {
+        let mut bytes = encode(b"some data");
+        rebind(&mut bytes, SEED + 1);
+        assert_eq!(Needle::decode(&bytes, SEED + 1).unwrap().data, b"some data");
+        assert!(Needle::decode(&bytes, SEED).is_err());
     }
 
     #[test]

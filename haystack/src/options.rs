@@ -19,6 +19,16 @@ pub struct HaystackOptions {
     /// Larger volumes are fewer files; smaller ones are sooner compacted, moved
     /// or recovered.
     pub volume_bytes_max: u64,
+    /// Bytes of disk that a volume reserves at a time, 0 to 1 GiB; 0 reserves
+    /// none. More keeps needles of a volume together on the disk.
+    pub extent_bytes: u64,
+    /// Part of a volume that is garbage from which it is compacted, percent, 0
+    /// to 95; 0 compacts by command only. Less wastes less disk and copies more.
+    pub compaction_garbage_percent: u8,
+    /// Bytes of a volume that a compaction reads a second; 0 is no limit.
+    pub compaction_bytes_per_second: u64,
+    /// Bytes that the scrub reads a second; 0 scrubs by command only.
+    pub scrub_bytes_per_second: u64,
     /// Volumes that take photos at once, 1 to 64. One gathers the largest
     /// batches for a sync; more help where the disk syncs in parallel.
     pub write_enabled_volume_count: usize,
@@ -61,6 +71,10 @@ impl Default for HaystackOptions {
         Self {
             dir: PathBuf::from("hayloft-data/haystack"),
             volume_bytes_max: 8 << 30,
+            extent_bytes: 16 << 20,
+            compaction_garbage_percent: 40,
+            compaction_bytes_per_second: 64 << 20,
+            scrub_bytes_per_second: 4 << 20,
             write_enabled_volume_count: 1,
             disk_reserve_bytes: 64 << 20,
             photo_bytes_max: 25_000_000,
@@ -88,6 +102,8 @@ impl HaystackOptions {
     /// [`Error::BadOption`] for the first that is out of its range.
     pub fn check(&self) -> Result<()> {
         within("volume_bytes_max", self.volume_bytes_max, 1 << 20..=16 << 30, "1 MiB to 16 GiB")?;
+        within("extent_bytes", self.extent_bytes, 0..=1 << 30, "0 to 1 GiB")?;
+        within("compaction_garbage_percent", self.compaction_garbage_percent, 0..=95, "0 to 95")?;
         within("write_enabled_volume_count", self.write_enabled_volume_count, 1..=64, "1 to 64")?;
         within("disk_reserve_bytes", self.disk_reserve_bytes, 0..=1 << 40, "0 to 1 TiB")?;
         let photo_bytes = 1 << 10..=u64::from(DATA_BYTES_MAX);

@@ -35,7 +35,7 @@ impl fmt::Display for VolumeId {
 /// A photo's number in its volume. Its upper 44 bits are the time of the upload
 /// in ms since 1970, so that a read knows `Last-Modified` without a table and
 /// keys of one volume lie close together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PhotoKey(pub u64);
 
 impl PhotoKey {

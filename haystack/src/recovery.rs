@@ -13,6 +13,11 @@
 //! appended. With a needle after them they are damage: the stretch is kept,
 //! reported and skipped, and the volume takes no more photos.
 //!
+//! Orphans may be of a batch whose sync failed in the life before: the system
+//! then shows bytes that no later sync writes (Rebello et al., USENIX ATC 2020).
+//! So they are written again before they are believed; more than
+//! [`REWRITTEN_BYTES_MAX`] of them are no last batch, but a lost index file.
+//!
 //! | the power goes                      | what is found                          | what is done |
 //! |-------------------------------------|----------------------------------------|--------------|
 //! | in a volume's creation              | a file shorter than, or no, superblock | the file is removed; no write to it was acknowledged |
@@ -20,6 +25,7 @@
 //! | between the batch's sync and index  | orphans                                | they are scanned |
 //! | in the index file's append          | a torn record                          | cut; orphans are scanned |
 
+use std::io::IoSlice;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,14 +33,17 @@ use std::sync::Arc;
 use vfs::{File, FileSystem};
 
 use crate::error::Result;
-use crate::index::{Group, Index};
-use crate::index_file::{Content, IndexFile, IndexRecord};
-use crate::needle::{HEADER_BYTES, NEEDLE_ALIGNMENT, Needle, NeedleDamage, claimed_needle_bytes};
-use crate::photo_id::{PhotoKey, PhotoSize};
+use crate::index::Index;
+use crate::index_builder::IndexBuilder;
+use crate::index_file::{Content, IndexFile};
+use crate::scanner::Scanner;
 use crate::superblock::{SUPERBLOCK_BYTES, Superblock};
 
-/// Bytes read at a time while scanning, unless a needle is larger.
-const WINDOW_BYTES: u64 = 1 << 20;
+/// Bytes of orphans that are written again, at most.
+const REWRITTEN_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of them in memory at a time.
+const REWRITTEN_PIECE_BYTES: u64 = 1 << 20;
 
 /// Records appended to the index file at a time.
 const RECORD_COUNT_BATCH: usize = 1024;
@@ -68,7 +77,7 @@ pub fn recover(
     superblock: &Superblock,
 ) -> Result<Recovered> {
     let volume_bytes = file.len()?;
-    let mut builder = Builder::default();
+    let mut builder = IndexBuilder::default();
     let mut last = None;
     let mut index_file = IndexFile::load(fs, index_path, superblock, volume_bytes, |record| {
         builder.apply(record);
@@ -80,7 +89,7 @@ pub fn recover(
             Ok(found) if found == record => {}
             Ok(_) => {
                 index_file.clear(superblock)?;
-                builder = Builder::default();
+                builder = IndexBuilder::default();
                 last = None;
             }
             // The file is bound to this volume, so it is the needle that is ill.
@@ -91,9 +100,12 @@ pub fn recover(
     let scanned = scan_orphans(&mut scanner, start, &mut builder, &mut index_file)?;
     if scanned.tail_offset < volume_bytes {
         file.set_len(scanned.tail_offset)?;
-        file.sync()?;
     }
-    if scanned.orphan_count > 0 {
+    if scanned.orphan_count > 0 && scanned.tail_offset - start <= REWRITTEN_BYTES_MAX {
+        write_again(&**file, start..scanned.tail_offset)?;
+    }
+    if scanned.tail_offset < volume_bytes || scanned.orphan_count > 0 {
+        file.sync()?;
         index_file.sync()?;
     }
     Ok(Recovered {
@@ -106,6 +118,21 @@ pub fn recover(
     })
 }
 
+/// Writes the bytes in `range` again where they are: the sync that was to make
+/// them durable may have failed, in which case only memory has them.
+fn write_again(file: &dyn File, range: Range<u64>) -> Result<()> {
+    let mut buffer = Vec::new();
+    let mut offset = range.start;
+    while offset < range.end {
+        let piece_bytes = REWRITTEN_PIECE_BYTES.min(range.end - offset);
+        buffer.resize(usize::try_from(piece_bytes).expect("a piece is small"), 0);
+        file.read_exact_at(&mut buffer, offset)?;
+        file.write_all_at(&[IoSlice::new(&buffer)], offset)?;
+        offset += piece_bytes;
+    }
+    Ok(())
+}
+
 struct Scanned {
     tail_offset: u64,
     orphan_count: u64,
@@ -114,7 +141,7 @@ struct Scanned {
 fn scan_orphans(
     scanner: &mut Scanner,
     start: u64,
-    builder: &mut Builder,
+    builder: &mut IndexBuilder,
     index_file: &mut IndexFile,
 ) -> Result<Scanned> {
     let mut scanned = Scanned { tail_offset: start, orphan_count: 0 };
@@ -138,134 +165,4 @@ fn scan_orphans(
     }
     index_file.append(&finished)?;
     Ok(scanned)
-}
-
-/// Puts an index together from records in the volume's order.
-#[derive(Debug, Default)]
-struct Builder {
-    index: Index,
-    damage: Vec<Range<u64>>,
-    /// A photo whose last needle has not come yet.
-    unfinished: Option<(PhotoKey, Group)>,
-    /// The stretch of damage that the last record was, if it was one.
-    gap_bytes: u64,
-}
-
-impl Builder {
-    fn apply(&mut self, record: &IndexRecord) {
-        let gap_bytes = std::mem::take(&mut self.gap_bytes);
-        match record.content {
-            Content::Damage => {
-                self.damage.push(record.offset..record.end());
-                self.gap_bytes = record.bytes;
-            }
-            Content::Tombstone { key } => {
-                self.finish();
-                self.index.remove(key);
-            }
-            Content::Needle { key, alternate_key, continued } => {
-                let Some(size) = PhotoSize::from_alternate_key(alternate_key) else { return };
-                self.add(key, size, record, gap_bytes);
-                if !continued {
-                    self.finish();
-                }
-            }
-        }
-    }
-
-    /// Adds a needle to its photo. If the needle before it was damaged, the
-    /// damaged stretch stands for it: a read of it then says so.
-    fn add(&mut self, key: PhotoKey, size: PhotoSize, record: &IndexRecord, gap_bytes: u64) {
-        let follows = self.unfinished.is_some_and(|(unfinished, group)| {
-            unfinished == key && group.next_size().is_some_and(|next| size >= next)
-        });
-        if !follows {
-            self.finish();
-        }
-        let (_, group) = self.unfinished.get_or_insert_with(|| (key, Group::at(record.offset)));
-        if follows && gap_bytes > 0 {
-            match group.next_size().filter(|lost| *lost < size) {
-                Some(lost) => group.push(lost, gap_bytes),
-                None => {
-                    // The stretch lies between two needles that belong together: no layout of ours.
-                    self.finish();
-                    self.unfinished = Some((key, Group::at(record.offset)));
-                }
-            }
-        }
-        let (_, group) = self.unfinished.as_mut().expect("just set");
-        group.push(size, record.bytes);
-    }
-
-    fn finish(&mut self) {
-        if let Some((key, group)) = self.unfinished.take() {
-            self.index.insert(key, group);
-        }
-    }
-}
-
-/// Reads needles one after the other through a window on the file.
-#[derive(Debug)]
-struct Scanner {
-    file: Arc<dyn File>,
-    seed: u32,
-    end: u64,
-    window: Vec<u8>,
-    window_offset: u64,
-}
-
-impl Scanner {
-    fn new(file: Arc<dyn File>, seed: u32, end: u64) -> Self {
-        Self { file, seed, end, window: Vec::new(), window_offset: 0 }
-    }
-
-    /// What lies at `offset`; none where no needle follows any more.
-    fn next(&mut self, offset: u64) -> Result<Option<IndexRecord>> {
-        if let Ok(record) = self.needle_at(offset)? {
-            return Ok(Some(record));
-        }
-        let mut candidate = offset + NEEDLE_ALIGNMENT;
-        while candidate + HEADER_BYTES as u64 <= self.end {
-            if self.needle_at(candidate)?.is_ok() {
-                return Ok(Some(IndexRecord { offset, bytes: candidate - offset, content: Content::Damage }));
-            }
-            candidate += NEEDLE_ALIGNMENT;
-        }
-        Ok(None)
-    }
-
-    /// The needle at `offset`, verified, or what is wrong there.
-    fn needle_at(&mut self, offset: u64) -> Result<std::result::Result<IndexRecord, NeedleDamage>> {
-        let left = self.end.saturating_sub(offset);
-        if left < HEADER_BYTES as u64 {
-            return Ok(Err(NeedleDamage::Short { found: left, expected: HEADER_BYTES as u64 }));
-        }
-        let claimed = match claimed_needle_bytes(self.bytes(offset, HEADER_BYTES as u64)?) {
-            Ok(claimed) if claimed <= left => claimed,
-            Ok(expected) => return Ok(Err(NeedleDamage::Short { found: left, expected })),
-            Err(damage) => return Ok(Err(damage)),
-        };
-        let seed = self.seed;
-        let bytes = self.bytes(offset, claimed)?;
-        Ok(Needle::decode(bytes, seed).and_then(|needle| {
-            let header = &needle.header;
-            if !header.deleted && PhotoSize::from_alternate_key(header.alternate_key).is_none() {
-                return Err(NeedleDamage::Field { field: "alternate key", found: header.alternate_key });
-            }
-            Ok(IndexRecord::of(header, offset))
-        }))
-    }
-
-    /// The `length` bytes at `offset`, which end before the file does.
-    fn bytes(&mut self, offset: u64, length: u64) -> Result<&[u8]> {
-        let window_end = self.window_offset + self.window.len() as u64;
-        if offset < self.window_offset || offset + length > window_end {
-            let size = length.max(WINDOW_BYTES).min(self.end - offset);
-            self.window.resize(usize::try_from(size).expect("a needle or a window"), 0);
-            self.file.read_exact_at(&mut self.window, offset)?;
-            self.window_offset = offset;
-        }
-        let start = usize::try_from(offset - self.window_offset).expect("within the window");
-        Ok(&self.window[start..start + usize::try_from(length).expect("within the window")])
-    }
 }

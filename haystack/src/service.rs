@@ -10,16 +10,20 @@ use row_api::client::RowClient;
 use tokio::sync::Semaphore;
 use vfs::FileSystem;
 
+use crate::care::CareOptions;
+use crate::compaction::Compacted;
 use crate::directory::Directory;
 use crate::error::Result;
 use crate::http;
 use crate::imaging::{Imaging, ImagingOptions, Rendition};
 use crate::media_type::MediaType;
 use crate::options::HaystackOptions;
+use crate::overseer::Alone;
 use crate::photo::Photo;
-use crate::photo_id::{PhotoId, PhotoSize};
+use crate::photo_id::{PhotoId, PhotoSize, VolumeId};
+use crate::scrub::Scrubbed;
 use crate::store::{Deleted, Store, StoreOptions, Surroundings, VolumeStats};
-use crate::volume::StoredNeedle;
+use crate::volume::{StoredNeedle, VolumeOptions};
 
 /// Time between two updates of the gauges.
 const GAUGE_PERIOD: Duration = Duration::from_secs(5);
@@ -41,7 +45,7 @@ pub struct Haystack {
 
 struct Inner {
     options: HaystackOptions,
-    store: Store,
+    store: Arc<Store>,
     imaging: Imaging,
     directory: Arc<Directory>,
     /// KiB of bodies that may be in memory.
@@ -67,7 +71,15 @@ impl Haystack {
     pub fn open(options: HaystackOptions, fs: Arc<dyn FileSystem>, rows: RowClient) -> Result<Self> {
         options.check()?;
         let store_options = StoreOptions {
-            volume_bytes_max: options.volume_bytes_max,
+            volumes: VolumeOptions {
+                volume_bytes_max: options.volume_bytes_max,
+                extent_bytes: options.extent_bytes,
+            },
+            care: CareOptions {
+                compaction_garbage_percent: options.compaction_garbage_percent,
+                compaction_bytes_per_second: options.compaction_bytes_per_second,
+                scrub_bytes_per_second: options.scrub_bytes_per_second,
+            },
             write_enabled_count: options.write_enabled_volume_count,
             disk_reserve_bytes: options.disk_reserve_bytes,
             blocking_read_count_max: options.blocking_read_count_max,
@@ -80,7 +92,9 @@ impl Haystack {
             thread_count: options.imaging_thread_count,
             queue_max: options.imaging_queue_max,
         });
-        let store = Store::open(fs, &options.dir, store_options, Surroundings::default())?;
+        let surroundings = Surroundings { overseer: Arc::new(Alone), ..Surroundings::default() };
+        let store = Arc::new(Store::open(fs, &options.dir, store_options, surroundings)?);
+        store.start_care()?;
         let bodies =
             usize::try_from(options.body_bytes_in_flight_max >> 10).expect("checked to be within 64 GiB");
         let inner = Inner {
@@ -211,6 +225,24 @@ impl Haystack {
         Ok(deleted)
     }
 
+    /// Compacts the volume `id` while it is read and written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::compact_volume`].
+    pub async fn compact_volume(&self, id: VolumeId) -> Result<Compacted> {
+        self.inner.store.compact_volume(id).await
+    }
+
+    /// Reads every live needle of the volume `id`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::scrub_volume`].
+    pub async fn scrub_volume(&self, id: VolumeId) -> Result<Scrubbed> {
+        self.inner.store.scrub_volume(id).await
+    }
+
     /// The photo directory.
     pub(crate) fn directory(&self) -> &Directory {
         &self.inner.directory
@@ -230,9 +262,11 @@ impl Haystack {
                 metrics::gauge!(name, "volume" => volume.clone()).set(value as f64);
             };
             gauge("hayloft_haystack_volume_bytes", stats.volume_bytes);
-            gauge("hayloft_haystack_volume_live_bytes", stats.live_bytes);
-            gauge("hayloft_haystack_volume_photos", stats.photo_count as u64);
-            gauge("hayloft_haystack_volume_needles", stats.needle_count as u64);
+            gauge("hayloft_haystack_volume_live_bytes", stats.totals.live_bytes);
+            gauge("hayloft_haystack_volume_garbage_bytes", stats.garbage_bytes);
+            gauge("hayloft_haystack_volume_photos", stats.totals.photo_count as u64);
+            gauge("hayloft_haystack_volume_needles", stats.totals.needle_count as u64);
+            gauge("hayloft_haystack_volume_tombstones", stats.totals.tombstone_count as u64);
             gauge("hayloft_haystack_index_memory_bytes", stats.index_memory_bytes as u64);
         }
     }

@@ -10,36 +10,46 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use vfs::{FileLock, FileSystem};
 
+use crate::care::{self, CareOptions};
+use crate::compaction::{Compacted, CompactionTerms};
 use crate::error::{Error, Result};
-use crate::index::Location;
+use crate::index::Totals;
 use crate::media_type::MediaType;
 use crate::needle::DATA_BYTES_MAX;
+use crate::overseer::{Overseer, Unknown};
+use crate::pace::{Pace, Stop};
 use crate::photo_id::{Cookie, PhotoId, PhotoKey, PhotoSize, VolumeId};
+use crate::scrub::{Scrubbed, scrub_volume};
 use crate::superblock::Superblock;
-use crate::volume::{StoredNeedle, Volume, VolumeState, volume_of_path, volume_path};
+use crate::volume::{
+    FoundNeedle, StoredNeedle, Volume, VolumeOptions, VolumeState, volume_of_path, volume_path,
+};
 use crate::writer::Purpose;
 
 /// Volumes that one photo is tried in.
 const APPEND_ATTEMPT_COUNT_MAX: usize = 3;
 
-/// What a store does not decide itself: time and chance.
+/// What a store does not decide itself: time and chance, and what others have.
 #[derive(Clone)]
 pub struct Surroundings {
     /// The time, ms since 1970.
     pub now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// A number that nobody can guess.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Who knows of other replicas of its volumes.
+    pub overseer: Arc<dyn Overseer>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { now_ms: Arc::new(system_now_ms), random: Arc::new(rand::random) }
+        Self { now_ms: Arc::new(system_now_ms), random: Arc::new(rand::random), overseer: Arc::new(Unknown) }
     }
 }
 
@@ -57,8 +67,10 @@ fn system_now_ms() -> u64 {
 /// The part of the options that concerns volumes.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
-    /// Size at which a volume is sealed, bytes.
-    pub volume_bytes_max: u64,
+    /// How its volumes are laid out.
+    pub volumes: VolumeOptions,
+    /// How they are cared for.
+    pub care: CareOptions,
     /// Volumes that take photos at once.
     pub write_enabled_count: usize,
     /// Bytes of the disk that photos leave free.
@@ -85,14 +97,12 @@ pub struct VolumeStats {
     pub volume: VolumeId,
     /// What it takes.
     pub state: &'static str,
-    /// Photos that are not deleted.
-    pub photo_count: usize,
-    /// Their needles.
-    pub needle_count: usize,
+    /// What its index counts.
+    pub totals: Totals,
     /// The file's length, bytes.
     pub volume_bytes: u64,
-    /// Bytes of live needles.
-    pub live_bytes: u64,
+    /// Bytes that a compaction would free.
+    pub garbage_bytes: u64,
     /// Memory of its index, bytes.
     pub index_memory_bytes: usize,
 }
@@ -112,6 +122,9 @@ pub struct Store {
     turn: AtomicUsize,
     last_key: AtomicU64,
     blocking_reads: Semaphore,
+    /// Ends background work.
+    stop: Stop,
+    carers: Mutex<Vec<JoinHandle<()>>>,
     _lock: Box<dyn FileLock>,
 }
 
@@ -140,7 +153,7 @@ impl Store {
         for name in fs.list(dir)? {
             let Some(id) = volume_of_path(&name) else { continue };
             let path = dir.join(name.file_name().unwrap_or_default());
-            match Volume::open(&*fs, &path, options.volume_bytes_max) {
+            match Volume::open(&fs, &path, options.volumes, Arc::clone(&surroundings.overseer)) {
                 Ok(Some(volume)) => drop(volumes.insert(id, Arc::new(volume))),
                 Ok(None) => fs.sync_dir(dir)?,
                 Err(error @ Error::VolumeIll { .. }) => {
@@ -162,8 +175,22 @@ impl Store {
             turn: AtomicUsize::new(0),
             last_key: AtomicU64::new(key_max.map_or(0, |key| key.0)),
             blocking_reads: Semaphore::new(options.blocking_read_count_max),
+            stop: Stop::default(),
+            carers: Mutex::default(),
             _lock: lock,
         })
+    }
+
+    /// Compacts and scrubs in the background from now on, until [`Store::close`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: the system gives no thread.
+    pub fn start_care(self: &Arc<Self>) -> Result<()> {
+        let started = care::start(self, self.options.care, &self.stop);
+        let threads = started.map_err(|source| vfs::Error::new("start the care of", &self.dir, source))?;
+        self.carers.lock().extend(threads);
+        Ok(())
     }
 
     /// Stores `sizes` of a new photo, given largest first, and returns its id.
@@ -215,8 +242,8 @@ impl Store {
     /// - [`Error::VolumeIll`], [`Error::Io`]
     pub async fn read(&self, id: &PhotoId, size: PhotoSize) -> Result<Option<StoredNeedle>> {
         let Some(volume) = self.volume(id.volume)? else { return Ok(None) };
-        let Some(location) = volume.locate(id.key, size) else { return Ok(None) };
-        let needle = self.read_at(&volume, location, id.key).await?;
+        let Some(found) = volume.locate(id.key, size) else { return Ok(None) };
+        let needle = self.read_found(&volume, found).await?;
         Ok(Some(needle).filter(|needle| needle.cookie == id.cookie))
     }
 
@@ -231,17 +258,85 @@ impl Store {
     /// - [`Error::Poisoned`], [`Error::Io`], [`Error::Damaged`], [`Error::VolumeIll`]: it is still there.
     pub async fn delete(&self, id: &PhotoId) -> Result<Deleted> {
         let Some(volume) = self.volume(id.volume)? else { return Ok(Deleted::Absent) };
-        let Some(location) = volume.locate_smallest(id.key) else { return Ok(Deleted::Absent) };
-        let key = id.key;
-        let needle = self.read_at(&volume, location, key).await?;
-        if needle.cookie != id.cookie {
-            return Ok(Deleted::WrongCookie);
+        match self.cookie(&volume, id.key).await? {
+            None => return Ok(Deleted::Absent),
+            Some(cookie) if cookie != id.cookie => return Ok(Deleted::WrongCookie),
+            Some(_) => {}
         }
-        match volume.delete(key, id.cookie).await {
+        match volume.delete(id.key, id.cookie).await {
             Ok(()) => Ok(Deleted::Now),
             Err(Error::DiskFull { .. }) => Err(self.disk_full()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The cookie of the photo `key`, from the smallest of its needles that can
+    /// be read: who has the cookie may delete a photo that is damaged.
+    pub(crate) async fn cookie(&self, volume: &Arc<Volume>, key: PhotoKey) -> Result<Option<Cookie>> {
+        let mut outcome = Ok(None);
+        for found in volume.locate_all(key) {
+            match self.read_found(volume, found).await {
+                Ok(needle) => return Ok(Some(needle.cookie)),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
+    /// Compacts the volume `id` as fast as can be, while it is read and written.
+    ///
+    /// # Durability
+    ///
+    /// Until this returns a crash leaves the volume as it was or compacted.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped, the compaction goes on.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NoReplica`], [`Error::VolumeIll`]
+    /// - [`Error::DiskFull`]: there is no room for the copy.
+    /// - As [`Volume::compact`].
+    pub async fn compact_volume(self: &Arc<Self>, id: VolumeId) -> Result<Compacted> {
+        let volume = self.named(id)?;
+        let (store, pace) = (Arc::clone(self), Pace::new(0, self.stop.clone()));
+        let compact = move || store.compact(&volume, pace);
+        tokio::task::spawn_blocking(compact).await.map_err(|_| Error::Closing)?
+    }
+
+    /// Compacts `volume` at `pace`. Blocks.
+    pub(crate) fn compact(&self, volume: &Volume, pace: Pace) -> Result<Compacted> {
+        let begun = std::time::Instant::now();
+        let terms = CompactionTerms {
+            physical_volume: (self.surroundings.random)(),
+            now_ms: (self.surroundings.now_ms)(),
+            pace,
+        };
+        let Compacted { bytes_before, bytes_after } =
+            volume.compact(terms).map_err(|error| self.name_full_disk(error))?;
+        let seconds = begun.elapsed().as_secs_f64();
+        tracing::info!(volume = %volume.core().id(), bytes_before, bytes_after, seconds, "a volume is compacted");
+        metrics::counter!("hayloft_haystack_compactions_total").increment(1);
+        metrics::counter!("hayloft_haystack_compacted_bytes_total").increment(bytes_before);
+        Ok(Compacted { bytes_before, bytes_after })
+    }
+
+    /// Reads every live needle of the volume `id`, as fast as can be.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped, the scrub goes on.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NoReplica`], [`Error::VolumeIll`]
+    /// - As [`scrub_volume`].
+    pub async fn scrub_volume(&self, id: VolumeId) -> Result<Scrubbed> {
+        let volume = self.named(id)?;
+        let mut pace = Pace::new(0, self.stop.clone());
+        let scrub = move || scrub_volume(&volume, &mut pace);
+        tokio::task::spawn_blocking(scrub).await.map_err(|_| Error::Closing)?
     }
 
     /// Each volume, in the order of their numbers.
@@ -249,8 +344,14 @@ impl Store {
         self.served().iter().map(|volume| volume_stats(volume)).collect()
     }
 
-    /// Writes what is queued, and ends every writer. Blocks.
+    /// Ends background work, writes what is queued, and ends every writer. Blocks.
     pub fn close(&self) {
+        self.stop.begin();
+        for carer in self.carers.lock().drain(..) {
+            if carer.join().is_err() {
+                tracing::error!("a thread that cares for volumes panicked");
+            }
+        }
         self.served().iter().for_each(|volume| volume.close());
     }
 
@@ -262,16 +363,20 @@ impl Store {
         }
     }
 
-    async fn read_blocking(
-        &self,
-        volume: &Arc<Volume>,
-        location: Location,
-        key: PhotoKey,
-    ) -> Result<StoredNeedle> {
+    /// Reads a needle that the index of `volume` has found.
+    pub(crate) async fn read_found(&self, volume: &Arc<Volume>, found: FoundNeedle) -> Result<StoredNeedle> {
+        match found.try_read() {
+            Ok(Some(needle)) => return Ok(needle),
+            Ok(None) => {}
+            Err(error) => {
+                volume.core().report(&found, &error);
+                return Err(error);
+            }
+        }
         let _permit = self.blocking_reads.acquire().await.map_err(|_| Error::Closing)?;
         let volume = Arc::clone(volume);
-        let read = tokio::task::spawn_blocking(move || volume.read(location, key));
-        read.await.map_err(|_| Error::Closing)?
+        let read = move || found.read().inspect_err(|error| _ = volume.core().report(&found, error));
+        tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closing)?
     }
 
     /// A key above every key given out before, in this life or an earlier one.
@@ -301,8 +406,9 @@ impl Store {
         let enabled = |volume: &&Arc<Volume>| {
             matches!(volume.core().state(), VolumeState::WriteEnabled | VolumeState::Full)
         };
-        let count = volumes.values().filter(enabled).count();
-        if count < self.options.write_enabled_count {
+        // A compaction may have enabled more than are wanted: their turn comes later.
+        let count = self.options.write_enabled_count;
+        if volumes.values().filter(enabled).take(count).count() < count {
             return None;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
@@ -370,20 +476,7 @@ impl Store {
         self.volume(id)?.ok_or(Error::NoReplica { volume: id })
     }
 
-    /// The needle of `key` at `location`, on a thread that may wait for the disk if need be.
-    pub(crate) async fn read_at(
-        &self,
-        volume: &Arc<Volume>,
-        location: Location,
-        key: PhotoKey,
-    ) -> Result<StoredNeedle> {
-        match volume.try_read(location, key)? {
-            Some(needle) => Ok(needle),
-            None => self.read_blocking(volume, location, key).await,
-        }
-    }
-
-    /// Each volume that is served.
+    /// Each volume that is served, in the order of their numbers.
     pub(crate) fn served(&self) -> Vec<Arc<Volume>> {
         self.volumes.read().values().cloned().collect()
     }
@@ -410,8 +503,8 @@ impl Store {
             created_ms: (self.surroundings.now_ms)(),
         };
         let (fs, dir) = (Arc::clone(&self.fs), self.dir.clone());
-        let volume_bytes_max = self.options.volume_bytes_max;
-        let create = move || Volume::create(&*fs, &dir, superblock, volume_bytes_max);
+        let (options, overseer) = (self.options.volumes, Arc::clone(&self.surroundings.overseer));
+        let create = move || Volume::create(&fs, &dir, superblock, options, overseer);
         let created = tokio::task::spawn_blocking(create).await.map_err(|_| Error::Closing)?;
         let volume = Arc::new(created.map_err(|error| self.name_full_disk(error))?);
         tracing::info!(volume = %id, "a volume is created");
@@ -444,14 +537,14 @@ impl Store {
 
 fn volume_stats(volume: &Volume) -> VolumeStats {
     let core = volume.core();
+    let garbage_bytes = core.garbage_bytes();
     let index = core.index();
     VolumeStats {
         volume: core.id(),
         state: core.state().name(),
-        photo_count: index.photo_count(),
-        needle_count: index.needle_count(),
+        totals: index.totals(),
         volume_bytes: core.tail_offset(),
-        live_bytes: index.live_bytes(),
+        garbage_bytes,
         index_memory_bytes: index.memory_bytes(),
     }
 }

@@ -7,185 +7,41 @@
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use vfs::{File, FileSystem};
 
+use crate::compaction::{Compacted, Compaction, CompactionTerms, VolumePaths};
 use crate::error::{Error, Result};
-use crate::index::{Index, Location, VOLUME_BYTES_LIMIT};
 use crate::media_type::MediaType;
-use crate::needle::{EncodedNeedle, HEADER_BYTES, Needle, NeedleDamage, NeedleHeader};
+use crate::needle::{EncodedNeedle, NeedleHeader};
+use crate::overseer::Overseer;
 use crate::photo_id::{Cookie, PhotoKey, PhotoSize, VolumeId};
 use crate::recovery::{Recovered, recover};
 use crate::superblock::{SUPERBLOCK_BYTES, Superblock};
-use crate::writer::{BATCH_WRITE_COUNT_MAX, Purpose, Write, Writer};
+use crate::volume_core::Contents;
+pub use crate::volume_core::{VolumeCore, VolumeOptions, VolumeState};
+use crate::volume_file::VolumeFile;
+pub use crate::volume_file::{FoundNeedle, StoredNeedle};
+use crate::writer::{BATCH_WRITE_COUNT_MAX, Order, Purpose, Write, Writer};
 
-/// Where even repairs and deletes end: a batch more still fits into the index.
-const REPAIRED_BYTES_MAX: u64 = VOLUME_BYTES_LIMIT - (1 << 30);
-
-/// What a volume takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum VolumeState {
-    /// Photos and deletes.
-    WriteEnabled = 0,
-    /// Deletes only, until the disk has room again.
-    Full = 1,
-    /// Deletes only: it has its size, or is damaged in the middle.
-    Sealed = 2,
-    /// Nothing: a write or a sync failed. Opening it again recovers it.
-    Poisoned = 3,
-}
-
-impl VolumeState {
-    /// Its name in messages and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::WriteEnabled => "write-enabled",
-            Self::Full => "full",
-            Self::Sealed => "sealed",
-            Self::Poisoned => "poisoned",
-        }
-    }
-
-    fn from_tag(tag: u8) -> Self {
-        match tag {
-            0 => Self::WriteEnabled,
-            1 => Self::Full,
-            2 => Self::Sealed,
-            _ => Self::Poisoned,
-        }
-    }
-}
-
-/// What readers and the writer of a volume share.
-#[derive(Debug)]
-pub struct VolumeCore {
-    superblock: Superblock,
-    path: PathBuf,
-    file: Arc<dyn File>,
-    index: RwLock<Index>,
-    state: AtomicU8,
-    tail_offset: AtomicU64,
-    volume_bytes_max: u64,
-}
-
-impl VolumeCore {
-    /// The logical volume.
-    pub fn id(&self) -> VolumeId {
-        self.superblock.logical_volume
-    }
-
-    pub(crate) fn file(&self) -> &dyn File {
-        &*self.file
-    }
-
-    /// Where the next needle goes.
-    pub fn tail_offset(&self) -> u64 {
-        self.tail_offset.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_tail_offset(&self, offset: u64) {
-        self.tail_offset.store(offset, Ordering::Release);
-    }
-
-    /// What the volume takes now.
-    pub fn state(&self) -> VolumeState {
-        VolumeState::from_tag(self.state.load(Ordering::Acquire))
-    }
-
-    pub(crate) fn set_state(&self, state: VolumeState) {
-        self.state.store(state as u8, Ordering::Release);
-    }
-
-    /// Takes no more photos, but for repairs.
-    pub(crate) fn seal(&self) {
-        let (enabled, full) = (VolumeState::WriteEnabled as u8, VolumeState::Full as u8);
-        for state in [enabled, full] {
-            // In any other state it takes none already.
-            let _ = self.state.compare_exchange(
-                state,
-                VolumeState::Sealed as u8,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
-        }
-    }
-
-    /// What the volume says of itself.
-    pub fn superblock(&self) -> &Superblock {
-        &self.superblock
-    }
-
-    /// Takes photos again if only a full disk kept it from that.
-    pub(crate) fn resume_if_full(&self) {
-        let (full, enabled) = (VolumeState::Full as u8, VolumeState::WriteEnabled as u8);
-        // In any other state it stays as it is.
-        let _ = self.state.compare_exchange(full, enabled, Ordering::AcqRel, Ordering::Acquire);
-    }
-
-    /// Takes the volume out of service for writes after `error`.
-    pub(crate) fn poison(&self, operation: &str, error: &vfs::Error) {
-        tracing::error!(volume = %self.id(), operation, %error, "the volume takes no more writes");
-        metrics::counter!("hayloft_haystack_volumes_poisoned_total").increment(1);
-        self.set_state(VolumeState::Poisoned);
-    }
-
-    /// Seals the volume if it has reached its size; whether it did so now.
-    pub(crate) fn seal_if_full_size(&self) -> bool {
-        let seals = self.state() == VolumeState::WriteEnabled && self.tail_offset() >= self.volume_bytes_max;
-        if seals {
-            self.set_state(VolumeState::Sealed);
-        }
-        seals
-    }
-
-    /// Whether the volume takes a write for `purpose` now.
-    pub(crate) fn admits(&self, purpose: Purpose) -> Result<()> {
-        match (self.state(), purpose) {
-            (VolumeState::Poisoned, _) => Err(Error::Poisoned { volume: self.id() }),
-            // Offsets beyond would not fit into the index.
-            _ if self.tail_offset() >= REPAIRED_BYTES_MAX => Err(Error::Sealed { volume: self.id() }),
-            (VolumeState::WriteEnabled, _)
-            | (VolumeState::Full, Purpose::Delete)
-            | (VolumeState::Sealed, Purpose::Delete | Purpose::Repair) => Ok(()),
-            (VolumeState::Full | VolumeState::Sealed, _) => Err(Error::Sealed { volume: self.id() }),
-        }
-    }
-
-    /// The volume's index.
-    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read()
-    }
-
-    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write()
-    }
-}
-
-/// A size of a photo, read and verified.
-#[derive(Clone, Debug)]
-pub struct StoredNeedle {
-    /// What the data is.
-    pub media_type: MediaType,
-    /// The data.
-    pub data: Bytes,
-    /// The needle's checksum.
-    pub checksum: u32,
-    /// The cookie that the photo was written with.
-    pub cookie: Cookie,
-}
+/// When to ask again for a compaction while one runs.
+const COMPACTION_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// An open volume.
 #[derive(Debug)]
 pub struct Volume {
+    fs: Arc<dyn FileSystem>,
+    paths: VolumePaths,
     core: Arc<VolumeCore>,
-    writes: Mutex<Option<mpsc::Sender<Write>>>,
+    orders: Mutex<Option<mpsc::Sender<Order>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Held by the compaction that runs.
+    compacting: Mutex<()>,
 }
 
 impl Volume {
@@ -195,17 +51,18 @@ impl Volume {
     ///
     /// The superblock and the file's name are synced when this returns.
     pub fn create(
-        fs: &dyn FileSystem,
+        fs: &Arc<dyn FileSystem>,
         dir: &Path,
         superblock: Superblock,
-        volume_bytes_max: u64,
+        options: VolumeOptions,
+        overseer: Arc<dyn Overseer>,
     ) -> Result<Self> {
-        let path = volume_path(dir, superblock.logical_volume);
-        let created = Self::create_files(fs, dir, &path, superblock)
-            .and_then(|file| Self::recover(fs, path.clone(), file, superblock, volume_bytes_max));
+        let paths = VolumePaths::new(&volume_path(dir, superblock.logical_volume));
+        let created = Self::create_files(&**fs, dir, &paths.volume, superblock)
+            .and_then(|file| Self::recover(fs, &paths, file, superblock, options, overseer));
         if created.is_err() {
             // The name is wanted again; nobody was told of the volume.
-            for left in [&path, &path.with_extension("index")] {
+            for left in [&paths.volume, &paths.index] {
                 if let Err(error) = fs.remove(left) {
                     tracing::debug!(path = %left.display(), %error, "nothing to remove");
                 }
@@ -234,7 +91,12 @@ impl Volume {
     ///
     /// - [`Error::VolumeIll`]: its superblock is damaged or of another version.
     /// - [`Error::Io`]
-    pub fn open(fs: &dyn FileSystem, path: &Path, volume_bytes_max: u64) -> Result<Option<Self>> {
+    pub fn open(
+        fs: &Arc<dyn FileSystem>,
+        path: &Path,
+        options: VolumeOptions,
+        overseer: Arc<dyn Overseer>,
+    ) -> Result<Option<Self>> {
         let file = fs.open(path, vfs::Access::ReadWrite)?;
         let file_bytes = file.len()?;
         let mut bytes = [0; SUPERBLOCK_BYTES];
@@ -259,43 +121,46 @@ impl Volume {
             let found = format!("its superblock is volume {}'s", superblock.logical_volume);
             return Err(Error::VolumeIll { volume, found });
         }
-        Self::recover(fs, path.to_owned(), file, superblock, volume_bytes_max).map(Some)
+        let paths = VolumePaths::new(path);
+        paths.settle(&**fs, &superblock)?;
+        Self::recover(fs, &paths, file, superblock, options, overseer).map(Some)
     }
 
     fn recover(
-        fs: &dyn FileSystem,
-        path: PathBuf,
+        fs: &Arc<dyn FileSystem>,
+        paths: &VolumePaths,
         file: Arc<dyn File>,
         superblock: Superblock,
-        volume_bytes_max: u64,
+        options: VolumeOptions,
+        overseer: Arc<dyn Overseer>,
     ) -> Result<Self> {
-        let recovered = recover(fs, &file, &path.with_extension("index"), &superblock)?;
+        let recovered = recover(&**fs, &file, &paths.index, &superblock)?;
         let Recovered { index, tail_offset, index_file, damage, cut_bytes, orphan_count } = recovered;
+        let path = paths.volume.display();
         for stretch in &damage {
-            tracing::error!(path = %path.display(), ?stretch, "the volume is damaged; it takes no more photos");
+            tracing::error!(%path, ?stretch, "the volume is damaged; it takes no more photos");
             metrics::counter!("hayloft_haystack_damaged_bytes_total").increment(stretch.end - stretch.start);
         }
         if cut_bytes > 0 || orphan_count > 0 {
-            tracing::info!(path = %path.display(), cut_bytes, orphan_count, "the volume is recovered");
+            tracing::info!(%path, cut_bytes, orphan_count, "the volume is recovered");
         }
-        let sealed = !damage.is_empty() || tail_offset >= volume_bytes_max;
-        let state = if sealed { VolumeState::Sealed } else { VolumeState::WriteEnabled };
-        let core = Arc::new(VolumeCore {
-            superblock,
-            path,
-            file,
-            index: RwLock::new(index),
-            state: AtomicU8::new(state as u8),
-            tail_offset: AtomicU64::new(tail_offset),
-            volume_bytes_max,
-        });
-        let (writes, receiver) = mpsc::channel(BATCH_WRITE_COUNT_MAX);
+        let file = Arc::new(VolumeFile::new(superblock, &paths.volume, file));
+        let contents = Contents { file, index };
+        let core = Arc::new(VolumeCore::new(contents, tail_offset, !damage.is_empty(), options, overseer));
+        let (orders, receiver) = mpsc::channel(BATCH_WRITE_COUNT_MAX);
         let writer = Writer::new(Arc::clone(&core), receiver, index_file);
         let writer = std::thread::Builder::new()
             .name(format!("haystack-{}", superblock.logical_volume))
             .spawn(move || writer.run())
-            .map_err(|source| vfs::Error::new("start the writer of", &core.path, source))?;
-        Ok(Self { core, writes: Mutex::new(Some(writes)), writer: Mutex::new(Some(writer)) })
+            .map_err(|source| vfs::Error::new("start the writer of", &paths.volume, source))?;
+        Ok(Self {
+            fs: Arc::clone(fs),
+            paths: paths.clone(),
+            core,
+            orders: Mutex::new(Some(orders)),
+            writer: Mutex::new(Some(writer)),
+            compacting: Mutex::new(()),
+        })
     }
 
     /// What readers share with the writer.
@@ -304,7 +169,8 @@ impl Volume {
     }
 
     /// Appends `sizes` of the photo `key`, given largest first, in one
-    /// multi-write, as an upload or a repair.
+    /// multi-write, as an upload or a repair. A photo that is there already is
+    /// overwritten; one that was deleted stays that.
     ///
     /// # Durability
     ///
@@ -326,7 +192,7 @@ impl Volume {
         sizes: &[(PhotoSize, MediaType, Bytes)],
         purpose: Purpose,
     ) -> Result<()> {
-        let seed = self.core.superblock.checksum_seed();
+        let seed = self.core.file().seed();
         let needles = sizes
             .iter()
             .enumerate()
@@ -343,7 +209,7 @@ impl Volume {
                 EncodedNeedle::new(header, data.clone(), seed)
             })
             .collect();
-        self.write(needles, purpose).await
+        self.write(needles, seed, purpose).await
     }
 
     /// Appends a tombstone for the photo `key`, whether it is there or not.
@@ -354,7 +220,7 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// As [`Volume::append`], but a sealed volume takes it.
+    /// As [`Volume::append`], but a full or sealed volume takes it.
     pub async fn delete(&self, key: PhotoKey, cookie: Cookie) -> Result<()> {
         let header = NeedleHeader {
             cookie,
@@ -365,88 +231,107 @@ impl Volume {
             media_type: MediaType::OctetStream,
             data_bytes: 0,
         };
-        let seed = self.core.superblock.checksum_seed();
-        self.write(vec![EncodedNeedle::new(header, Bytes::new(), seed)], Purpose::Delete).await
+        let seed = self.core.file().seed();
+        self.write(vec![EncodedNeedle::new(header, Bytes::new(), seed)], seed, Purpose::Delete).await
     }
 
-    async fn write(&self, needles: Vec<EncodedNeedle>, purpose: Purpose) -> Result<()> {
-        let writes = self.writes.lock().clone().ok_or(Error::Closing)?;
+    async fn write(&self, needles: Vec<EncodedNeedle>, seed: u32, purpose: Purpose) -> Result<()> {
+        let orders = self.orders.lock().clone().ok_or(Error::Closing)?;
         let (answer, outcome) = oneshot::channel();
-        writes.send(Write { purpose, needles, answer }).await.map_err(|_| Error::Closing)?;
-        drop(writes);
+        let write = Write { purpose, needles, seed, answer };
+        orders.send(Order::Write(write)).await.map_err(|_| Error::Closing)?;
+        drop(orders);
         outcome.await.map_err(|_| Error::Closing)?
     }
 
     /// Where `size` of the photo `key` lies. A derived size that would equal the
     /// next larger one is not stored twice: that one stands for it.
-    pub fn locate(&self, key: PhotoKey, size: PhotoSize) -> Option<Location> {
-        let group = self.core.index().get(key)?;
-        if size == PhotoSize::Original {
-            return group.locate(size);
-        }
-        PhotoSize::DERIVED[..size.place()].iter().rev().find_map(|size| group.locate(*size))
-    }
-
-    /// The smallest needle of the photo `key`: the cheapest to learn its cookie from.
-    pub fn locate_smallest(&self, key: PhotoKey) -> Option<Location> {
-        let group = self.core.index().get(key)?;
-        PhotoSize::ALL.iter().rev().find_map(|size| group.locate(*size))
-    }
-
-    /// Reads the needle at `location` if no disk need be waited for.
-    ///
-    /// # Errors
-    ///
-    /// As [`Volume::read`].
-    pub fn try_read(&self, location: Location, key: PhotoKey) -> Result<Option<StoredNeedle>> {
-        let mut buffer = BytesMut::zeroed(needle_length(location));
-        if !self.core.file.try_read_exact_at(&mut buffer, location.offset)? {
-            return Ok(None);
-        }
-        self.verify(buffer, location, key).map(Some)
-    }
-
-    /// Reads the needle at `location`, in one read. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::Damaged`]: what lies there is not that needle of `key`.
-    /// - [`Error::Io`]
-    pub fn read(&self, location: Location, key: PhotoKey) -> Result<StoredNeedle> {
-        let mut buffer = BytesMut::zeroed(needle_length(location));
-        self.core.file.read_exact_at(&mut buffer, location.offset)?;
-        self.verify(buffer, location, key)
-    }
-
-    fn verify(&self, mut buffer: BytesMut, location: Location, key: PhotoKey) -> Result<StoredNeedle> {
-        let damaged = |found| {
-            metrics::counter!("hayloft_haystack_damaged_reads_total").increment(1);
-            Error::Damaged { path: self.core.path.clone(), offset: location.offset, found }
+    pub fn locate(&self, key: PhotoKey, size: PhotoSize) -> Option<FoundNeedle> {
+        let larger = match size {
+            PhotoSize::Original => &PhotoSize::ALL[..1],
+            _ => &PhotoSize::DERIVED[..size.place()],
         };
-        let needle = Needle::decode(&buffer, self.core.superblock.checksum_seed()).map_err(damaged)?;
-        if needle.header.key != key || needle.header.deleted {
-            return Err(damaged(NeedleDamage::OtherNeedle));
+        self.find(key, larger.iter().rev().copied())
+    }
+
+    /// The needles of the photo `key`, smallest first: the cheapest to learn its
+    /// cookie from.
+    pub fn locate_all(&self, key: PhotoKey) -> Vec<FoundNeedle> {
+        PhotoSize::ALL.into_iter().rev().filter_map(|size| self.find(key, [size])).collect()
+    }
+
+    /// The first of `sizes` that there is.
+    fn find(&self, key: PhotoKey, sizes: impl IntoIterator<Item = PhotoSize>) -> Option<FoundNeedle> {
+        let contents = self.core.contents();
+        let group = contents.index.get(key)?;
+        let (size, location) =
+            sizes.into_iter().find_map(|size| group.locate(size).map(|location| (size, location)))?;
+        Some(FoundNeedle { file: Arc::clone(&contents.file), key, size, location })
+    }
+
+    /// Copies what is live to a new file, which takes the place of the old one
+    /// while the volume is read and written. Blocks.
+    ///
+    /// # Durability
+    ///
+    /// Until it returns a crash leaves the old file or the new one, whole.
+    ///
+    /// # Errors
+    ///
+    /// After any but the last nothing has changed:
+    ///
+    /// - [`Error::Busy`]: a compaction of this volume runs.
+    /// - [`Error::Poisoned`], [`Error::Closing`]
+    /// - [`Error::Uncompactable`]: a live needle is damaged.
+    /// - [`Error::Io`]: a read or a write failed, or the disk is full; or the
+    ///   swap did, and then the volume is poisoned.
+    pub fn compact(&self, terms: CompactionTerms) -> Result<Compacted> {
+        let Some(_compacting) = self.compacting.try_lock() else {
+            return Err(Error::Busy {
+                what: "compactions of this volume",
+                retry_after: COMPACTION_RETRY_AFTER,
+            });
+        };
+        if self.core.state() == VolumeState::Poisoned {
+            return Err(Error::Poisoned { volume: self.core.id() });
         }
-        let (header, checksum) = (needle.header, needle.checksum);
-        let mut data = buffer.split_off(HEADER_BYTES);
-        data.truncate(header.data_bytes as usize);
-        Ok(StoredNeedle {
-            media_type: header.media_type,
-            data: data.freeze(),
-            checksum,
-            cookie: header.cookie,
-        })
+        let bytes_before = self.core.tail_offset();
+        let outcome = self.compact_alone(terms);
+        if outcome.is_err() && self.core.state() != VolumeState::Poisoned {
+            Compaction::clean_up(&*self.fs, &self.paths);
+        }
+        outcome.map(|()| Compacted { bytes_before, bytes_after: self.core.tail_offset() })
+    }
+
+    fn compact_alone(&self, terms: CompactionTerms) -> Result<()> {
+        let superblock = Superblock {
+            logical_volume: self.core.id(),
+            physical_volume: terms.physical_volume,
+            created_ms: terms.now_ms,
+        };
+        let (fs, core) = (Arc::clone(&self.fs), Arc::clone(&self.core));
+        let mut compaction = Compaction::begin(fs, self.paths.clone(), core, superblock)?;
+        compaction.copy_under_traffic(terms.pace)?;
+        let orders = self.orders.lock().clone().ok_or(Error::Closing)?;
+        let (answer, outcome) = oneshot::channel();
+        let order = Order::Switch(Box::new(compaction), answer);
+        orders.blocking_send(order).map_err(|_| Error::Closing)?;
+        drop(orders);
+        outcome.blocking_recv().map_err(|_| Error::Closing)?
     }
 
     /// Writes what is queued, syncs the index file and ends the writer. Blocks.
     /// Reads go on.
     pub fn close(&self) {
-        drop(self.writes.lock().take());
+        self.core.close();
+        drop(self.orders.lock().take());
         if let Some(writer) = self.writer.lock().take()
             && writer.join().is_err()
         {
             tracing::error!(volume = %self.core.id(), "the volume's writer panicked");
         }
+        // A compaction removes its files as it gives up.
+        drop(self.compacting.lock());
     }
 }
 
@@ -454,10 +339,6 @@ impl Drop for Volume {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn needle_length(location: Location) -> usize {
-    usize::try_from(location.needle_bytes).expect("a needle fits in memory")
 }
 
 /// The file of `volume` in `dir`.

@@ -5,7 +5,11 @@
 //! gathers, so batches grow with the load and a lone upload waits for nobody.
 //! A batch is at most [`BATCH_WRITE_COUNT_MAX`] photos and deletes or about
 //! [`BATCH_BYTES_MAX`] bytes. Its order of events: write, sync, index in
-//! memory, answers, index file.
+//! memory, answers, index file. Between two batches a compaction may put
+//! another file in the volume's place.
+//!
+//! Where the disk is full, photos of the batch are turned away and its deletes
+//! are tried alone: there is room held for them.
 //!
 //! Invariants: nothing is answered before its sync; nothing is in the index
 //! before its sync; after a failed write or sync whose effect is unknown nothing
@@ -18,12 +22,15 @@ use std::time::Instant;
 use metrics::{Counter, Histogram};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::compaction::{Compaction, Successor};
 use crate::error::{Error, Result};
-use crate::index::Group;
+use crate::extent::Extents;
+use crate::group::Group;
 use crate::index_file::{Content, IndexFile, IndexRecord};
 use crate::needle::EncodedNeedle;
 use crate::photo_id::PhotoSize;
-use crate::volume::{VolumeCore, VolumeState};
+use crate::volume_core::{Contents, VolumeCore, VolumeState};
+use crate::volume_file::VolumeFile;
 
 /// Writes in one batch, at most.
 pub const BATCH_WRITE_COUNT_MAX: usize = 256;
@@ -46,13 +53,23 @@ pub enum Purpose {
 
 /// One photo's needles, or one tombstone, and who waits for it.
 #[derive(Debug)]
-pub struct Write {
+pub(crate) struct Write {
     /// What it is written for.
-    pub purpose: Purpose,
+    pub(crate) purpose: Purpose,
     /// The needles, which become durable together or not at all.
-    pub needles: Vec<EncodedNeedle>,
+    pub(crate) needles: Vec<EncodedNeedle>,
+    /// What their checksums begin at.
+    pub(crate) seed: u32,
     /// Told once they are durable.
-    pub answer: oneshot::Sender<Result<()>>,
+    pub(crate) answer: oneshot::Sender<Result<()>>,
+}
+
+/// What the writer is told to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Write(Write),
+    /// To finish a compaction and go on in its file.
+    Switch(Box<Compaction>, oneshot::Sender<Result<()>>),
 }
 
 impl Write {
@@ -63,9 +80,11 @@ impl Write {
 
 /// What the writer's thread owns.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     core: Arc<VolumeCore>,
-    writes: mpsc::Receiver<Write>,
+    file: Arc<VolumeFile>,
+    extents: Extents,
+    orders: mpsc::Receiver<Order>,
     index_file: IndexFile,
     /// The index file failed: it is left as it is, and recovery scans the volume.
     index_file_failed: bool,
@@ -74,11 +93,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer for the volume `core` that takes from `writes`.
-    pub fn new(core: Arc<VolumeCore>, writes: mpsc::Receiver<Write>, index_file: IndexFile) -> Self {
+    /// A writer for the volume `core` that takes from `orders`.
+    pub(crate) fn new(core: Arc<VolumeCore>, orders: mpsc::Receiver<Order>, index_file: IndexFile) -> Self {
         Self {
+            file: core.file(),
+            extents: Extents::new(core.options().extent_bytes, core.tail_offset()),
             core,
-            writes,
+            orders,
             index_file,
             index_file_failed: false,
             records: Vec::new(),
@@ -88,34 +109,58 @@ impl Writer {
 
     /// Writes until every sender is gone and the queue is empty; then syncs the
     /// index file.
-    pub fn run(mut self) {
-        while let Some(first) = self.writes.blocking_recv() {
-            let batch = self.gather(first);
-            self.commit(batch);
+    pub(crate) fn run(mut self) {
+        let mut next = self.orders.blocking_recv();
+        while let Some(order) = next.take() {
+            match order {
+                Order::Write(first) => {
+                    let (batch, other) = self.gather(first);
+                    self.commit(batch);
+                    next = other;
+                }
+                Order::Switch(compaction, answer) => {
+                    // Whoever asked may have gone; the volume is compacted all the same.
+                    let _ = answer.send(self.switch(*compaction));
+                }
+            }
             if self.records.len() >= RECORD_COUNT_BUFFERED {
                 self.flush_index_file();
             }
+            next = next.or_else(|| self.orders.blocking_recv());
         }
         self.checkpoint();
     }
 
-    fn gather(&mut self, first: Write) -> Vec<Write> {
+    /// What waits to be written with `first`, and the order that is no write and
+    /// came after it.
+    fn gather(&mut self, first: Write) -> (Vec<Write>, Option<Order>) {
         let mut bytes = first.bytes();
         let mut batch = vec![first];
         while batch.len() < BATCH_WRITE_COUNT_MAX && bytes < BATCH_BYTES_MAX {
-            let Ok(write) = self.writes.try_recv() else { break };
-            bytes += write.bytes();
-            batch.push(write);
+            match self.orders.try_recv() {
+                Ok(Order::Write(write)) => {
+                    bytes += write.bytes();
+                    batch.push(write);
+                }
+                Ok(other) => return (batch, Some(other)),
+                Err(_) => break,
+            }
         }
-        batch
+        (batch, None)
     }
 
     /// Commits the writes that the volume's state allows and answers all.
     fn commit(&mut self, batch: Vec<Write>) {
         let mut accepted = Vec::with_capacity(batch.len());
-        for write in batch {
+        for mut write in batch {
             match self.core.admits(write.purpose) {
-                Ok(()) => accepted.push(write),
+                Ok(()) => {
+                    // A compaction may have come between.
+                    if write.seed != self.file.seed() {
+                        write.needles.iter_mut().for_each(|needle| needle.bind(self.file.seed()));
+                    }
+                    accepted.push(write);
+                }
                 // Whoever waited may have gone: nothing was written for them.
                 Err(error) => drop(write.answer.send(Err(error))),
             }
@@ -123,10 +168,19 @@ impl Writer {
         if accepted.is_empty() {
             return;
         }
-        let started = Instant::now();
-        let outcome = self.write_and_sync(&accepted);
-        self.meters.commit_seconds.record(started.elapsed().as_secs_f64());
-        self.meters.batch_writes.record(u32::try_from(accepted.len()).map_or(f64::NAN, f64::from));
+        let mut outcome = self.write_and_sync(&accepted);
+        if let Err(full @ Error::DiskFull { .. }) = &outcome {
+            let (deletes, photos): (Vec<Write>, Vec<Write>) =
+                accepted.into_iter().partition(|write| write.purpose == Purpose::Delete);
+            for photo in photos {
+                let _ = photo.answer.send(Err(full.clone()));
+            }
+            if deletes.is_empty() {
+                return;
+            }
+            outcome = self.write_and_sync(&deletes);
+            accepted = deletes;
+        }
         if outcome.is_ok() {
             self.publish(&accepted);
         }
@@ -135,33 +189,70 @@ impl Writer {
             let _ = write.answer.send(outcome.clone());
         }
         if self.core.seal_if_full_size() {
-            self.checkpoint();
+            self.seal();
         }
     }
 
-    fn write_and_sync(&self, batch: &[Write]) -> Result<()> {
-        let slices: Vec<IoSlice<'_>> =
-            batch.iter().flat_map(|write| &write.needles).flat_map(EncodedNeedle::slices).collect();
+    fn write_and_sync(&mut self, batch: &[Write]) -> Result<()> {
+        let started = Instant::now();
+        let bytes = batch.iter().map(Write::bytes).sum::<u64>();
         let tail_offset = self.core.tail_offset();
-        if let Err(error) = self.core.file().write_all_at(&slices, tail_offset) {
+        if batch.iter().any(|write| write.purpose != Purpose::Delete)
+            && let Err(error) = self.extents.make_room(&**self.file.file(), tail_offset + bytes)
+        {
             return Err(self.write_failed(error, tail_offset));
         }
-        self.core.file().sync().inspect_err(|error| self.core.poison("sync", error))?;
-        let bytes = batch.iter().map(Write::bytes).sum::<u64>();
+        let slices: Vec<IoSlice<'_>> =
+            batch.iter().flat_map(|write| &write.needles).flat_map(EncodedNeedle::slices).collect();
+        if let Err(error) = self.file.file().write_all_at(&slices, tail_offset) {
+            return Err(self.write_failed(error, tail_offset));
+        }
+        self.file.file().sync().inspect_err(|error| self.core.poison("sync", error))?;
+        self.meters.commit_seconds.record(started.elapsed().as_secs_f64());
+        self.meters.batch_writes.record(u32::try_from(batch.len()).map_or(f64::NAN, f64::from));
         self.meters.written_bytes.increment(bytes);
         Ok(())
     }
 
     /// A full disk is survived: what was written of the batch is cut off again.
     /// After any other failure the tail is unknown.
-    fn write_failed(&self, error: vfs::Error, tail_offset: u64) -> Error {
+    fn write_failed(&mut self, error: vfs::Error, tail_offset: u64) -> Error {
         let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        if full && self.core.file().set_len(tail_offset).is_ok() {
-            self.core.set_state(VolumeState::Full);
+        if full && self.extents.release(&**self.file.file(), tail_offset).is_ok() {
+            // A volume that is sealed stays that.
+            if self.core.state() == VolumeState::WriteEnabled {
+                self.core.set_state(VolumeState::Full);
+            }
             return Error::DiskFull { available_bytes: 0, reserve_bytes: 0 };
         }
         self.core.poison("write", &error);
         error.into()
+    }
+
+    /// Ends the volume's growth: the index file is complete, and the disk gets
+    /// back what was reserved.
+    fn seal(&mut self) {
+        self.checkpoint();
+        if let Err(error) = self.extents.release(&**self.file.file(), self.core.tail_offset()) {
+            tracing::warn!(volume = %self.core.id(), %error, "the volume keeps disk space that it does not need");
+        }
+    }
+
+    /// Finishes `compaction` and goes on in its file.
+    fn switch(&mut self, mut compaction: Compaction) -> Result<()> {
+        if self.core.state() == VolumeState::Poisoned {
+            return Err(Error::Poisoned { volume: self.core.id() });
+        }
+        compaction.finish()?;
+        let committed = compaction.commit().inspect_err(|error| self.core.poison("replace", error))?;
+        let Successor { file, index, index_file, tail_offset } = committed;
+        self.file = Arc::clone(&file);
+        self.extents = Extents::new(self.core.options().extent_bytes, tail_offset);
+        self.index_file = index_file;
+        self.index_file_failed = false;
+        self.records.clear();
+        drop(self.core.replace(Contents { file, index }, tail_offset));
+        Ok(())
     }
 
     /// Puts the needles of a durable batch into the index.
@@ -179,7 +270,7 @@ impl Writer {
                         let size = PhotoSize::from_alternate_key(alternate_key);
                         group.push(size.expect("photos have sizes that are known"), record.bytes);
                     }
-                    Content::Tombstone { key } => drop(index.remove(key)),
+                    Content::Tombstone { key } => index.remove(key),
                     Content::Damage => {}
                 }
             }

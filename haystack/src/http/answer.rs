@@ -127,7 +127,8 @@ impl From<Error> for Refusal {
             | Error::StoreIll { .. }
             | Error::NoReplica { .. }
             | Error::ReplicaExists { .. }
-            | Error::StoreRefused { .. } => internal("storage", &error, "the photo store failed"),
+            | Error::StoreRefused { .. }
+            | Error::Uncompactable { .. } => internal("storage", &error, "the photo store failed"),
         }
     }
 }

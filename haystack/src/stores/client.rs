@@ -217,7 +217,7 @@ impl VolumeStore for RemoteStore {
             Found::Photo(PhotoNeedles { key, cookie, mut sizes }) if key == id.key && cookie == id.cookie => {
                 let needle = sizes.pop().map(|(_, media_type, data)| StoredNeedle {
                     media_type,
-                    checksum: crc32c::crc32c(&data),
+                    checksum: StoredNeedle::checksum_of(key, cookie),
                     data,
                     cookie,
                 });

@@ -86,10 +86,11 @@ impl LocalStore {
 
     fn describe(&self, volume: &Volume) -> ReplicaReport {
         let core = volume.core();
+        let physical = core.superblock().physical_volume;
         let index = core.index();
         ReplicaReport {
             volume: core.id(),
-            physical: core.superblock().physical_volume,
+            physical,
             filling: self.filling.read().contains(&core.id()),
             state: match core.state() {
                 VolumeState::WriteEnabled => ReplicaState::WriteEnabled,
@@ -98,18 +99,23 @@ impl LocalStore {
                 VolumeState::Poisoned => ReplicaState::Poisoned,
             },
             volume_bytes: core.tail_offset(),
-            live_bytes: index.live_bytes(),
-            photo_count: index.photo_count() as u64,
+            live_bytes: index.totals().live_bytes,
+            photo_count: index.totals().photo_count as u64,
             key_max: index.key_max().map_or(0, |key| key.0),
         }
     }
 
     async fn photo(&self, volume: &Arc<Volume>, key: PhotoKey) -> Result<Found> {
-        let Some(group) = volume.core().index().get(key) else { return Ok(Found::Absent(key)) };
+        let mut needles = volume.locate_all(key);
+        if needles.is_empty() {
+            return Ok(Found::Absent(key));
+        }
+        // Largest first: the order in which they lie.
+        needles.reverse();
         let mut photo = PhotoNeedles { key, cookie: Cookie(0), sizes: Vec::new() };
-        for size in PhotoSize::ALL {
-            let Some(location) = group.locate(size) else { continue };
-            match self.store.read_at(volume, location, key).await {
+        for found in needles {
+            let size = found.size;
+            match self.store.read_found(volume, found).await {
                 Ok(needle) => {
                     photo.cookie = needle.cookie;
                     photo.sizes.push((size, needle.media_type, needle.data));
@@ -148,7 +154,7 @@ impl VolumeStore for LocalStore {
             labels: self.labels.clone(),
             available_bytes: fs.available_bytes(dir)?,
             reserve_bytes: self.store.options().disk_reserve_bytes,
-            volume_bytes_max: self.store.options().volume_bytes_max,
+            volume_bytes_max: self.store.options().volumes.volume_bytes_max,
             replicas,
         })
     }
@@ -209,16 +215,12 @@ impl VolumeStore for LocalStore {
 
     async fn read(&self, id: &PhotoId, size: PhotoSize) -> Result<Option<StoredNeedle>> {
         self.store.named(id.volume)?;
-        let needle = self.store.read(id, size).await?;
-        // Replicas have seeds of their own; clients see one checksum whichever answers.
-        Ok(needle.map(|needle| StoredNeedle { checksum: crc32c::crc32c(&needle.data), ..needle }))
+        self.store.read(id, size).await
     }
 
     async fn cookie(&self, volume: VolumeId, key: PhotoKey) -> Result<Option<Cookie>> {
         let volume = self.store.named(volume)?;
-        let Some(location) = volume.locate_smallest(key) else { return Ok(None) };
-        let needle = self.store.read_at(&volume, location, key).await?;
-        Ok(Some(needle.cookie))
+        self.store.cookie(&volume, key).await
     }
 
     async fn keys(
@@ -257,12 +259,10 @@ impl VolumeStore for LocalStore {
     async fn probe(&self, volume: VolumeId) -> Result<()> {
         let volume = self.store.named(volume)?;
         let some = volume.core().index().some_key();
-        let Some((key, location)) =
-            some.and_then(|key| volume.locate_smallest(key).map(|location| (key, location)))
-        else {
+        let Some(found) = some.and_then(|key| volume.locate_all(key).into_iter().next()) else {
             return Ok(());
         };
-        match self.store.read_at(&volume, location, key).await {
+        match self.store.read_found(&volume, found).await {
             // The volume answers; one bad needle is the scrub's.
             Ok(_) | Err(Error::Damaged { .. }) => Ok(()),
             Err(error) => Err(error),

@@ -251,7 +251,7 @@ async fn a_form_with_one_bad_file_stores_nothing() {
     let message = answer.json()["message"].as_str().unwrap().to_owned();
     assert!(message.contains("text.jpg") && message.contains("this is text"), "{message}");
     assert_eq!((server.rows.row_count("photos"), server.rows.row_count("albums")), (0, 0));
-    assert_eq!(server.service.stats().volumes[0].photo_count, 0);
+    assert_eq!(server.service.stats().volumes[0].totals.photo_count, 0);
 }
 
 #[tokio::test]
@@ -304,7 +304,11 @@ async fn uploads_wait_for_the_directory_and_reads_do_not() {
     assert_eq!(server.get(&url).await.status, 200);
     let refused = server.send("POST", "/photos", &[], &photo(30, 30)).await;
     refused.assert_refused(503, "starting");
-    assert_eq!(server.service.stats().volumes[0].photo_count, 1, "a photo without a row is taken back");
+    assert_eq!(
+        server.service.stats().volumes[0].totals.photo_count,
+        1,
+        "a photo without a row is taken back"
+    );
     server.rows.fail_with(Code::PermissionDenied);
     server.send("POST", "/photos", &[], &photo(30, 30)).await.assert_refused(500, "directory");
 }

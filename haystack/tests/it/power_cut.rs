@@ -4,6 +4,7 @@
 
 use haystack::PhotoId;
 use haystack::store::{Deleted, Store, StoreOptions};
+use haystack::volume::VolumeOptions;
 use vfs::SimulatedFileSystem;
 use vfs::simulated::FaultPlan;
 
@@ -48,7 +49,8 @@ impl Life {
 }
 
 /// Small volumes, so that several are sealed.
-const SMALL: StoreOptions = StoreOptions { volume_bytes_max: 1200, ..OPTIONS };
+const SMALL: StoreOptions =
+    StoreOptions { volumes: VolumeOptions { volume_bytes_max: 1200, extent_bytes: 0 }, ..OPTIONS };
 
 async fn live(fs: &SimulatedFileSystem) -> Life {
     let mut life = Life::default();

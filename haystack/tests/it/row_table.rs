@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use row_api::admin::bigtable_table_admin_server::{BigtableTableAdmin, BigtableTableAdminServer};
-use row_api::admin::{CreateTableRequest, Table};
+use row_api::admin::{CreateTableRequest, Table, TableAnswer};
 use row_api::client::{RowClient, in_process};
 use row_api::data::bigtable_server::{Bigtable, BigtableServer};
 use row_api::data::mutation::Mutation as Change;
@@ -145,11 +145,14 @@ fn response(key: &Bytes, row: Row) -> ReadRowsResponse {
 
 #[tonic::async_trait]
 impl BigtableTableAdmin for RowTable {
-    async fn create_table(&self, request: Request<CreateTableRequest>) -> Result<Response<Table>, Status> {
+    async fn create_table(
+        &self,
+        request: Request<CreateTableRequest>,
+    ) -> Result<Response<TableAnswer>, Status> {
         self.check()?;
         let CreateTableRequest { parent, table_id, .. } = request.into_inner();
         match self.created.lock().insert(format!("{parent}/tables/{table_id}")) {
-            true => Ok(Response::new(Table::default())),
+            true => Ok(Response::new(Table::default().into())),
             false => Err(Status::already_exists(table_id)),
         }
     }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use haystack::care::CareOptions;
 use haystack::media_type::MediaType;
+use haystack::overseer::Alone;
 use haystack::store::{Store, StoreOptions, Surroundings};
+use haystack::volume::VolumeOptions;
 use haystack::{PhotoId, PhotoSize, Result};
 use vfs::{Access, FileSystem, SimulatedFileSystem};
 
@@ -17,7 +20,12 @@ pub const VOLUME: &str = "/photos/00000001.volume";
 pub const INDEX: &str = "/photos/00000001.index";
 
 pub const OPTIONS: StoreOptions = StoreOptions {
-    volume_bytes_max: 1 << 20,
+    volumes: VolumeOptions { volume_bytes_max: 1 << 20, extent_bytes: 0 },
+    care: CareOptions {
+        compaction_garbage_percent: 0,
+        compaction_bytes_per_second: 0,
+        scrub_bytes_per_second: 0,
+    },
     write_enabled_count: 1,
     disk_reserve_bytes: 0,
     blocking_read_count_max: 4,
@@ -29,6 +37,7 @@ pub fn surroundings() -> Surroundings {
     Surroundings {
         now_ms: Arc::new(|| 1_800_000_000_000),
         random: Arc::new(move || random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
+        overseer: Arc::new(Alone),
     }
 }
 

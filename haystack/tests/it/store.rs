@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use haystack::photo_id::{Cookie, VolumeId};
 use haystack::store::{Deleted, StoreOptions};
+use haystack::volume::VolumeOptions;
 use haystack::{Error, PhotoId, PhotoSize};
 use vfs::SimulatedFileSystem;
 use vfs::simulated::FaultPlan;
@@ -116,7 +117,8 @@ async fn an_index_file_that_is_missing_stale_or_damaged_costs_nothing() {
 #[tokio::test]
 async fn a_volume_seals_at_its_size_and_the_next_one_takes_over() {
     let fs = SimulatedFileSystem::new();
-    let options = StoreOptions { volume_bytes_max: 700, ..OPTIONS };
+    let options =
+        StoreOptions { volumes: VolumeOptions { volume_bytes_max: 700, extent_bytes: 0 }, ..OPTIONS };
     let store = open_with(&fs, options).unwrap();
     let mut ids = Vec::new();
     for seed in 0..9 {
@@ -141,7 +143,7 @@ async fn photos_spread_over_the_write_enabled_volumes() {
     for seed in 0..12 {
         store.append(&photo(seed)).await.unwrap();
     }
-    let counts: Vec<usize> = store.stats().iter().map(|volume| volume.photo_count).collect();
+    let counts: Vec<usize> = store.stats().iter().map(|volume| volume.totals.photo_count).collect();
     assert_eq!(counts.len(), 3);
     assert!(counts.iter().all(|count| *count > 1), "{counts:?}");
 }

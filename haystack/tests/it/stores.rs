@@ -10,6 +10,7 @@ use haystack::photo_id::{Cookie, PhotoId, PhotoKey, VolumeId};
 use haystack::stores::client::RemoteStore;
 use haystack::stores::local::LocalStore;
 use haystack::stores::{Burial, Found, PhotoNeedles, ReplicaState, VolumeStore};
+use haystack::volume::StoredNeedle;
 use haystack::writer::Purpose;
 use haystack::{Error, PhotoSize};
 use vfs::SimulatedFileSystem;
@@ -57,7 +58,8 @@ async fn check(store: &dyn VolumeStore) {
     store.append(VOLUME, &[needles(6)], Purpose::Repair).await.unwrap();
 
     let needle = store.read(&id(5), PhotoSize::Thumb).await.unwrap().unwrap();
-    assert_eq!((needle.data.clone(), needle.checksum), (photo(5)[2].2.clone(), crc32c::crc32c(&needle.data)));
+    let checksum = StoredNeedle::checksum_of(PhotoKey(5), id(5).cookie);
+    assert_eq!((needle.data, needle.checksum), (photo(5)[2].2.clone(), checksum));
     assert!(store.read(&id(9), PhotoSize::Thumb).await.unwrap().is_none(), "deleted");
     assert!(store.read(&id(6), PhotoSize::Thumb).await.unwrap().is_none(), "deleted before it came");
     let guessed = PhotoId { cookie: Cookie(1), ..id(5) };
