@@ -1,11 +1,15 @@
 //! `hayloft admin`: asks a running server, at its console door.
 
+mod volumes;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+
+use self::volumes::Volumes;
 
 /// An answer that has not come by then will not come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,6 +20,9 @@ pub(crate) enum Admin {
     /// The tablets of all tables: list, move, split.
     #[command(subcommand)]
     Tablets(Tablets),
+    /// The photo volumes: list, show, compact, scrub.
+    #[command(subcommand)]
+    Volumes(Volumes),
 }
 
 /// What to do with tablets.
@@ -72,7 +79,13 @@ pub(crate) enum AdminError {
 
 /// Asks, and prints the answer.
 pub(crate) fn run(what: &Admin) -> Result<(), AdminError> {
-    let Admin::Tablets(what) = what;
+    match what {
+        Admin::Tablets(what) => run_tablets(what),
+        Admin::Volumes(what) => volumes::run(what),
+    }
+}
+
+fn run_tablets(what: &Tablets) -> Result<(), AdminError> {
     let mut out = std::io::stdout().lock();
     match what {
         Tablets::List { json: true, console } => writeln!(out, "{:#}", console.get("/tablets")?)?,
@@ -111,22 +124,20 @@ fn list(out: &mut impl std::io::Write, tablets: &Value) -> std::io::Result<()> {
 
 impl Console {
     fn get(self, path: &str) -> Result<Value, AdminError> {
-        self.answer(self.agent().get(self.url(path)).call())
+        self.answer(agent(PATIENCE).get(self.url(path)).call())
     }
 
     fn post(self, path: &str, body: &Value) -> Result<Value, AdminError> {
-        let request = self.agent().post(self.url(path)).header("content-type", "application/json");
+        self.post_patiently(path, body, PATIENCE)
+    }
+
+    fn post_patiently(self, path: &str, body: &Value, patience: Duration) -> Result<Value, AdminError> {
+        let request = agent(patience).post(self.url(path)).header("content-type", "application/json");
         self.answer(request.send(body.to_string()))
     }
 
     fn url(self, path: &str) -> String {
         format!("http://{}{path}", self.console)
-    }
-
-    fn agent(self) -> ureq::Agent {
-        let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
-        // A refusal says why in its body.
-        config.http_status_as_error(false).proxy(None).build().into()
     }
 
     fn answer(self, answer: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<Value, AdminError> {
@@ -142,4 +153,10 @@ impl Console {
             value["error"].as_str().map_or_else(|| format!("{}: {text}", answer.status()), str::to_owned);
         Err(AdminError::Refused(why))
     }
+}
+
+fn agent(patience: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(patience));
+    // A refusal says why in its body.
+    config.http_status_as_error(false).proxy(None).build().into()
 }

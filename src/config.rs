@@ -63,6 +63,12 @@ pub(crate) struct Config {
     pub(crate) photo_pixels_max: u64,
     /// Bytes at which a photo volume is sealed.
     pub(crate) volume_bytes_max: u64,
+    /// Part of a volume that may be garbage before it is compacted, percent.
+    pub(crate) garbage_percent: u64,
+    /// Bytes a second that a compaction reads.
+    pub(crate) compaction_bytes_per_second: u64,
+    /// Bytes a second that the scrub reads.
+    pub(crate) scrub_bytes_per_second: u64,
     /// Threads that decode and scale photos.
     pub(crate) image_threads: u64,
     /// How events are written to standard error.
@@ -112,6 +118,9 @@ impl Default for Config {
             photo_bytes_max: photos.photo_bytes_max,
             photo_pixels_max: photos.pixel_count_max,
             volume_bytes_max: photos.volume_bytes_max,
+            garbage_percent: photos.compaction_garbage_percent.into(),
+            compaction_bytes_per_second: photos.compaction_bytes_per_second,
+            scrub_bytes_per_second: photos.scrub_bytes_per_second,
             image_threads: photos.imaging_thread_count as u64,
             events_format: EventFormat::Text,
             events_filter: "info".to_owned(),

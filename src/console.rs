@@ -1,6 +1,7 @@
-//! The console door: health, readiness, metrics and tablets for operators.
+//! The console door: health, readiness, metrics, tablets and volumes for operators.
 
 mod tablets;
+mod volumes;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::{Door, Shutdown};
+use haystack::Haystack;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -26,6 +28,8 @@ pub(crate) struct Console {
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The master, once there is one.
     pub(crate) master: Box<dyn Fn() -> Option<Arc<Master>> + Send + Sync>,
+    /// The photo service, once there is one.
+    pub(crate) photos: Box<dyn Fn() -> Option<Haystack> + Send + Sync>,
     /// The doors, by name and address, for the page at `/`.
     pub(crate) doors: Vec<(&'static str, String)>,
 }
@@ -41,10 +45,15 @@ pub(crate) async fn serve(door: Door, console: Console, shutdown: Shutdown) {
             let service = service_fn(move |request| {
                 let console = Arc::clone(&console);
                 async move {
-                    let is_of_tablets = request.uri().path().starts_with("/tablets");
-                    Ok::<_, Infallible>(match is_of_tablets {
-                        true => tablets::answer((console.master)(), request).await,
-                        false => console.answer(&request),
+                    let path = request.uri().path();
+                    let (of_tablets, of_volumes) =
+                        (path.starts_with("/tablets"), path.starts_with("/volumes"));
+                    Ok::<_, Infallible>(if of_tablets {
+                        tablets::answer((console.master)(), request).await
+                    } else if of_volumes {
+                        volumes::answer((console.photos)(), request).await
+                    } else {
+                        console.answer(&request)
                     })
                 }
             });
@@ -73,7 +82,8 @@ impl Console {
         const TEXT: &str = "text/plain; charset=utf-8";
         let path = request.uri().path();
         if !["/", "/healthz", "/readyz", "/metrics"].contains(&path) {
-            let known = format!("there is no {path} here; try /healthz, /readyz, /metrics or /tablets\n");
+            let known =
+                format!("there is no {path} here; try /healthz, /readyz, /metrics, /tablets or /volumes\n");
             return respond(StatusCode::NOT_FOUND, TEXT, known);
         }
         if ![Method::GET, Method::HEAD].contains(request.method()) {
@@ -115,6 +125,12 @@ impl Console {
     }
 }
 
+/// A POST must say that it is JSON: a page of another site cannot send that unasked.
+fn require_json<B>(request: &Request<B>) -> Result<(), &'static str> {
+    let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if is_json { Ok(()) } else { Err("the body must be of the type application/json") }
+}
+
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -132,6 +148,7 @@ mod tests {
             not_ready: Box::new(move || (!ready).then(|| "tablets are loading".to_owned())),
             metrics: Box::new(|| "up 1\n".to_owned()),
             master: Box::new(|| None),
+            photos: Box::new(|| None),
             doors: vec![("photos", "127.0.0.1:8080".to_owned())],
         };
         console.answer(&Request::builder().method(method).uri(path).body(()).unwrap())
@@ -148,6 +165,12 @@ mod tests {
     async fn tablets_wait_for_the_master() {
         let request = Request::get("/tablets").body(Full::new(Bytes::new())).unwrap();
         assert_eq!(tablets::answer(None, request).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn volumes_wait_for_their_recovery() {
+        let request = Request::get("/volumes").body(()).unwrap();
+        assert_eq!(volumes::answer(None, request).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]

@@ -9,8 +9,9 @@ mod listing;
 mod log;
 mod manifest;
 mod sstable;
+mod volume;
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,34 @@ pub(crate) enum Inspect {
         #[arg(long)]
         json: bool,
     },
+    /// A photo volume: what it is, what is in it, whether every needle holds.
+    ///
+    /// Without --verify its index file is believed. A write at the end that was
+    /// cut short by a crash was never acknowledged: that is no damage.
+    Volume {
+        /// The file, one of hayloft-data/haystack/*.volume
+        path: PathBuf,
+        /// Read every needle, and compare the index file with them.
+        #[arg(long)]
+        verify: bool,
+        /// Print every needle as well: offset, length, key, size.
+        #[arg(long)]
+        needles: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The index file of a photo volume: how much of it is sound, and what it knows.
+    Index {
+        /// The file, one of hayloft-data/haystack/*.index; its volume lies beside it
+        path: PathBuf,
+        /// Print every record as well: offset, length, key, size.
+        #[arg(long)]
+        needles: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Every manifest, table and log segment of a directory, and whether they fit together.
     ///
     /// Reads each block of each table: checksums, filters against keys, the
@@ -73,13 +102,17 @@ pub(crate) enum InspectError {
     Engine(#[from] lsm::Error),
     #[error("{} is damaged in {} places:{}", path.display(), damages.len(), listed(damages))]
     Damaged { path: PathBuf, damages: Vec<lsm::Error> },
+    #[error(transparent)]
+    Photos(#[from] haystack::Error),
+    #[error("{} is damaged in {} places:{}", path.display(), damages.len(), listed(damages))]
+    Volume { path: PathBuf, damages: Vec<String> },
     #[error("{} holds no engine: there is no log/, manifests/ or tables/ in it", .0.display())]
     NoEngine(PathBuf),
     #[error("cannot write the output")]
     Output(#[from] std::io::Error),
 }
 
-fn listed(damages: &[lsm::Error]) -> String {
+fn listed(damages: &[impl Display]) -> String {
     damages.iter().fold(String::new(), |mut text, damage| {
         let _ = write!(text, "\n  {damage}");
         text
@@ -92,6 +125,8 @@ pub(crate) fn run(what: &Inspect) -> Result<(), InspectError> {
         Inspect::Sstable { path, verify, listing } => sstable::run(path, *verify, listing),
         Inspect::Log { path, listing } => log::run(path, listing),
         Inspect::Manifest { path, json } => manifest::run(path, *json),
+        Inspect::Volume { path, verify, needles, json } => volume::run_volume(path, *verify, *needles, *json),
+        Inspect::Index { path, needles, json } => volume::run_index(path, *needles, *json),
         Inspect::Verify { dir, json } => directory::run(dir, *json),
     }
 }

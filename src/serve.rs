@@ -131,11 +131,12 @@ impl Parts {
     }
 
     fn console(self: &Arc<Self>, addresses: &[(&'static str, SocketAddr)]) -> Console {
-        let [for_readiness, for_metrics, for_tablets] = [(); 3].map(|()| Arc::clone(self));
+        let [for_readiness, for_metrics, for_tablets, for_volumes] = [(); 4].map(|()| Arc::clone(self));
         Console {
             not_ready: Box::new(move || for_readiness.not_ready().map(str::to_owned)),
             metrics: Box::new(move || for_metrics.metrics()),
             master: Box::new(move || Some(Arc::clone(for_tablets.rows.get()?.master()))),
+            photos: Box::new(move || for_volumes.photos.get().cloned()),
             doors: addresses.iter().map(|(name, address)| (*name, address.to_string())).collect(),
         }
     }
@@ -183,6 +184,9 @@ async fn open_photos(config: &Config, home: &Home, rows: &Rows) -> Result<Haysta
     let options = HaystackOptions {
         dir: home.haystack(),
         volume_bytes_max: config.volume_bytes_max,
+        compaction_garbage_percent: u8::try_from(config.garbage_percent).unwrap_or(0),
+        compaction_bytes_per_second: config.compaction_bytes_per_second,
+        scrub_bytes_per_second: config.scrub_bytes_per_second,
         photo_bytes_max: config.photo_bytes_max,
         pixel_count_max: config.photo_pixels_max,
         imaging_thread_count: count(config.image_threads),

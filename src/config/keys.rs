@@ -117,6 +117,24 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| shown_bytes(config.volume_bytes_max),
     },
     Key {
+        name: "photos.garbage_percent",
+        about: "how much of a volume may be garbage before it is compacted, in percent; 0 compacts by command only",
+        set: |config, text| count(text, 0..=95).map(|value| config.garbage_percent = value),
+        show: |config| config.garbage_percent.to_string(),
+    },
+    Key {
+        name: "photos.compaction_rate",
+        about: "bytes a second that a compaction of a volume reads in the background; 0 is no limit",
+        set: |config, text| bytes(text, 0, 1 << 40).map(|value| config.compaction_bytes_per_second = value),
+        show: |config| shown_bytes(config.compaction_bytes_per_second),
+    },
+    Key {
+        name: "photos.scrub_rate",
+        about: "bytes a second that are read to find damaged photos; 0 looks by command only",
+        set: |config, text| bytes(text, 0, 1 << 40).map(|value| config.scrub_bytes_per_second = value),
+        show: |config| shown_bytes(config.scrub_bytes_per_second),
+    },
+    Key {
         name: "photos.image_threads",
         about: "threads that decode and scale photos",
         set: |config, text| count(text, 1..=256).map(|value| config.image_threads = value),

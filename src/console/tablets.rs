@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cluster::ServerId;
-use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
@@ -98,9 +97,7 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
     let refused = |why: &str| Status::invalid_argument(why);
-    if request.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
-        return Err(refused("the body must be of the type application/json"));
-    }
+    super::require_json(&request).map_err(refused)?;
     let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
     let body = body.map_err(|_| refused("the body is cut off or has more than 4096 bytes"))?;
     serde_json::from_slice(&body.to_bytes()).map_err(|_| refused("the body is not JSON"))
