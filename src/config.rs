@@ -59,6 +59,10 @@ pub(crate) struct Config {
     pub(crate) cache_item_bytes_max: u64,
     /// Bytes of the largest photo taken.
     pub(crate) photo_bytes_max: u64,
+    /// Bytes of the largest blob taken.
+    pub(crate) blob_bytes_max: u64,
+    /// Bytes of bodies of uploads in memory at once.
+    pub(crate) photo_bodies_bytes_max: u64,
     /// Pixels of the largest photo taken.
     pub(crate) photo_pixels_max: u64,
     /// Bytes at which a photo volume is sealed.
@@ -116,6 +120,8 @@ impl Default for Config {
             cache_bytes: cache.memory_bytes_max,
             cache_item_bytes_max: cache.item_bytes_max,
             photo_bytes_max: photos.photo_bytes_max,
+            blob_bytes_max: photos.blob_bytes_max,
+            photo_bodies_bytes_max: photos.body_bytes_in_flight_max,
             photo_pixels_max: photos.pixel_count_max,
             volume_bytes_max: photos.volume_bytes_max,
             garbage_percent: photos.compaction_garbage_percent.into(),

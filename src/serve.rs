@@ -188,6 +188,8 @@ async fn open_photos(config: &Config, home: &Home, rows: &Rows) -> Result<Haysta
         compaction_bytes_per_second: config.compaction_bytes_per_second,
         scrub_bytes_per_second: config.scrub_bytes_per_second,
         photo_bytes_max: config.photo_bytes_max,
+        blob_bytes_max: config.blob_bytes_max,
+        body_bytes_in_flight_max: config.photo_bodies_bytes_max,
         pixel_count_max: config.photo_pixels_max,
         imaging_thread_count: count(config.image_threads),
         ..HaystackOptions::default()

@@ -1,9 +1,7 @@
 //! The photo directory: which photos there are and in which albums, in tables
 //! of the system instance (Haystack 3.2; DESIGN 6).
 //!
-//! It is reached over the public row API only, and no read of a photo needs it.
-//! Its tables are created at the first start; until the row service answers,
-//! uploads are told to come back.
+//! No read of a photo needs it.
 //!
 //! Table `photos`, one row a photo:
 //!
@@ -16,153 +14,58 @@
 //! Table `albums`, one row a photo in an album, with the same columns, so that a
 //! page of an album is one scan. Its key is the album's name, a zero byte, the
 //! complement of the photo's key in 16 hex digits (newest first), and the id.
+//! Every photo is also in the album whose name is empty, which no client can
+//! name: a page of all photos is one scan too.
 //!
 //! An upload's row is written after its needles and a delete's row is removed
 //! after its tombstone, so a row without a photo can be left by a crash in a
 //! delete; deleting again repairs that. Rows of uploads that wait at the same
 //! time share one MutateRows.
 
+use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use cluster::Shutdown;
-use parking_lot::Mutex;
-use row_api::admin::{ColumnFamily, CreateTableRequest, GcRule, Table, gc_rule};
-use row_api::client::RowClient;
-use row_api::data::mutation::{DeleteFromRow, Mutation as Change, SetCell};
-use row_api::data::row_range::{EndKey, StartKey};
-use row_api::data::{Mutation, ReadRowsRequest, RowRange, RowSet};
-use row_api::names::{InstanceName, TableName};
+use row_api::data::Mutation;
 use row_api::row::Row;
-use tokio::sync::{mpsc, oneshot, watch};
-use tonic::{Code, Status};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::photo::{Photo, SizeDescription};
 use crate::photo_id::{PhotoId, PhotoSize};
+use crate::tables::{RowWrite, Scan, SystemTable, Tables, delete_row, set_cell};
 
 const INFO: &str = "info";
 const SIZE: &str = "size";
+/// The album that every photo is in.
+const EVERY_PHOTO: &str = "";
 
-/// Rows in one MutateRows, at most, and rows that wait for the next one.
-const BATCH_ROW_COUNT_MAX: usize = 128;
-/// Time between two attempts to create the tables.
-const RETRY_PERIOD: Duration = Duration::from_millis(100);
-
-type RowEntry = (Vec<u8>, Vec<Mutation>);
-
+/// A page of photos.
 #[derive(Debug)]
-struct RowWrite {
-    photo: RowEntry,
-    album: Option<RowEntry>,
-    answer: oneshot::Sender<Result<()>>,
-}
-
-/// A page of an album.
-#[derive(Debug)]
-pub struct AlbumPage {
+pub struct PhotoPage {
     /// Its photos, newest first.
     pub photos: Vec<Photo>,
     /// Where the next page starts, if there may be one.
     pub next: Option<String>,
 }
 
+/// An album as a list of albums shows it.
+#[derive(Debug)]
+pub struct AlbumCover {
+    /// The album's name.
+    pub name: String,
+    /// Its newest photo.
+    pub newest: Photo,
+}
+
 /// The photo directory's client.
 #[derive(Debug)]
 pub struct Directory {
-    rows: RowClient,
-    photos: TableName,
-    albums: TableName,
-    ready: watch::Sender<bool>,
-    writes: mpsc::Sender<RowWrite>,
-    /// The other end of `writes`, until [`Directory::start`].
-    waiting: Mutex<Option<mpsc::Receiver<RowWrite>>>,
+    tables: Arc<Tables>,
 }
 
 impl Directory {
-    /// A directory behind `rows`. It does nothing before [`Directory::start`].
-    pub fn new(rows: RowClient) -> Self {
-        let instance = InstanceName { project: "hayloft".to_owned(), instance: "system".to_owned() };
-        let table = |name: &str| TableName { instance: instance.clone(), table: name.to_owned() };
-        let (photos, albums) = (table("photos"), table("albums"));
-        let (writes, waiting) = mpsc::channel(BATCH_ROW_COUNT_MAX);
-        Self {
-            rows,
-            photos,
-            albums,
-            ready: watch::Sender::new(false),
-            writes,
-            waiting: Mutex::new(Some(waiting)),
-        }
-    }
-
-    /// Creates the tables, as often as it takes, and then writes rows, until
-    /// `shutdown` begins and nobody writes any more. Starting twice is starting once.
-    pub fn start(self: &Arc<Self>, shutdown: &Shutdown) {
-        let Some(mut waiting) = self.waiting.lock().take() else { return };
-        let directory = Arc::clone(self);
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = shutdown.begun() => return,
-                () = directory.create_tables() => {}
-            }
-            directory.ready.send_replace(true);
-            tracing::info!("the photo directory answers");
-            let mut batch = Vec::new();
-            while waiting.recv_many(&mut batch, BATCH_ROW_COUNT_MAX).await > 0 {
-                directory.write_batch(std::mem::take(&mut batch)).await;
-            }
-        });
-    }
-
-    /// Whether the tables are there.
-    pub fn is_ready(&self) -> bool {
-        *self.ready.borrow()
-    }
-
-    /// Returns once the tables are there.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe to drop and to call again.
-    pub async fn wait_until_ready(&self) {
-        let known = self.ready.subscribe().wait_for(|ready| *ready).await.is_ok();
-        debug_assert!(known, "the sender lives in self");
-    }
-
-    async fn create_tables(&self) {
-        let mut warned = false;
-        for table in [&self.photos, &self.albums] {
-            while let Err(status) = self.create_table(table).await {
-                if status.code() != Code::Unavailable && !warned {
-                    warned = true;
-                    tracing::warn!(%table, %status, "cannot create a table of the photo directory; trying on");
-                }
-                tokio::time::sleep(RETRY_PERIOD).await;
-            }
-        }
-    }
-
-    async fn create_table(&self, table: &TableName) -> std::result::Result<(), Status> {
-        let family = || ColumnFamily {
-            gc_rule: Some(GcRule { rule: Some(gc_rule::Rule::MaxNumVersions(1)) }),
-            ..ColumnFamily::default()
-        };
-        let request = CreateTableRequest {
-            parent: table.instance.to_string(),
-            table_id: table.table.clone(),
-            table: Some(Table {
-                column_families: [(INFO.to_owned(), family()), (SIZE.to_owned(), family())].into(),
-                ..Table::default()
-            }),
-            ..CreateTableRequest::default()
-        };
-        match self.rows.table_admin().create_table(request).await {
-            Err(status) if status.code() != Code::AlreadyExists => Err(status),
-            _ => Ok(()),
-        }
+    /// The directory in `tables`.
+    pub fn new(tables: Arc<Tables>) -> Self {
+        Self { tables }
     }
 
     /// Writes the rows of `photo`.
@@ -173,49 +76,28 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// - [`Error::DirectoryAway`]: nothing was written.
-    /// - [`Error::Directory`]: the rows may or may not be there.
+    /// - [`Error::DirectoryAway`](crate::Error::DirectoryAway): nothing was written.
+    /// - [`Error::Directory`](crate::Error::Directory): the rows may or may not be there.
     pub async fn insert(&self, photo: &Photo) -> Result<()> {
-        if !self.is_ready() {
-            return Err(Error::DirectoryAway);
-        }
         let mutations = to_mutations(photo);
-        let album = photo.album.as_deref().map(|album| (album_key(album, &photo.id), mutations.clone()));
-        let (answer, outcome) = oneshot::channel();
-        let write = RowWrite { photo: (photo.id.encode().to_vec(), mutations), album, answer };
-        self.writes.send(write).await.map_err(|_| Error::Closing)?;
-        outcome.await.map_err(|_| Error::Closing)?
-    }
-
-    async fn write_batch(&self, batch: Vec<RowWrite>) {
-        let (mut photos, mut albums, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-        for RowWrite { photo, album, answer } in batch {
-            photos.push(photo);
-            answers.push((answer, album.is_some()));
-            albums.extend(album);
-        }
-        let albums_written = async {
-            if albums.is_empty() { Ok(Vec::new()) } else { self.rows.mutate_rows(&self.albums, albums).await }
-        };
-        let (photos, albums) = tokio::join!(self.rows.mutate_rows(&self.photos, photos), albums_written);
-        let (mut photos, mut albums) = (each(photos), each(albums));
-        for (answer, in_album) in answers {
-            let mut outcome = photos();
-            if in_album {
-                outcome = outcome.and(albums());
-            }
-            // Whoever waited may have gone.
-            let _ = answer.send(outcome.map_err(from_status));
-        }
+        let mut rows: Vec<RowWrite> = albums_of(photo)
+            .map(|album| RowWrite {
+                table: SystemTable::Albums,
+                key: album_key(album, &photo.id),
+                mutations: mutations.clone(),
+            })
+            .collect();
+        rows.push(RowWrite { table: SystemTable::Photos, key: photo.id.encode().to_vec(), mutations });
+        self.tables.write(rows).await
     }
 
     /// The row of the photo `id`, if there is one.
     ///
     /// # Errors
     ///
-    /// [`Error::DirectoryAway`], [`Error::Directory`]
+    /// [`Error::DirectoryAway`](crate::Error::DirectoryAway), [`Error::Directory`](crate::Error::Directory)
     pub async fn get(&self, id: &PhotoId) -> Result<Option<Photo>> {
-        let row = self.rows.read_row(&self.photos, &id.encode()).await.map_err(from_status)?;
+        let row = self.tables.read(SystemTable::Photos, &id.encode()).await?;
         Ok(row.map(|row| to_photo(*id, &row)))
     }
 
@@ -224,61 +106,86 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// [`Error::DirectoryAway`], [`Error::Directory`]: rows may be left.
+    /// [`Error::DirectoryAway`](crate::Error::DirectoryAway), [`Error::Directory`](crate::Error::Directory):
+    /// rows may be left.
     pub async fn remove(&self, id: &PhotoId) -> Result<()> {
         let Some(photo) = self.get(id).await? else { return Ok(()) };
-        let delete = || vec![Mutation::from(Change::DeleteFromRow(DeleteFromRow {}))];
-        if let Some(album) = &photo.album {
-            let key = album_key(album, id);
-            self.rows.mutate_row(&self.albums, &key, delete()).await.map_err(from_status)?;
-        }
-        self.rows.mutate_row(&self.photos, &id.encode(), delete()).await.map_err(from_status)
+        let delete = |table, key| RowWrite { table, key, mutations: vec![delete_row()] };
+        let albums = albums_of(&photo).map(|album| delete(SystemTable::Albums, album_key(album, id)));
+        self.tables.write(albums.collect()).await?;
+        self.tables.write(vec![delete(SystemTable::Photos, id.encode().to_vec())]).await
     }
 
-    /// At most `count_max` photos of `album`, newest first, after the place
-    /// `after` that an earlier page gave.
+    /// At most `count_max` photos of `album`, or of all there are, newest first,
+    /// after the place `after` that an earlier page gave.
     ///
     /// # Errors
     ///
-    /// [`Error::DirectoryAway`], [`Error::Directory`]
-    pub async fn album(&self, album: &str, after: Option<&str>, count_max: usize) -> Result<AlbumPage> {
-        let prefix = album_prefix(album);
-        let mut end = prefix.clone();
-        *end.last_mut().expect("it ends with a zero byte") = 1;
-        let start_key = match after {
-            Some(after) => StartKey::StartKeyOpen([&prefix, after.as_bytes()].concat().into()),
-            None => StartKey::StartKeyClosed(prefix.clone().into()),
+    /// [`Error::DirectoryAway`](crate::Error::DirectoryAway), [`Error::Directory`](crate::Error::Directory)
+    pub async fn photos(
+        &self,
+        album: Option<&str>,
+        after: Option<&str>,
+        count_max: usize,
+    ) -> Result<PhotoPage> {
+        let prefix = album_prefix(album.unwrap_or(EVERY_PHOTO));
+        let start = match after {
+            Some(after) => Bound::Excluded([&prefix, after.as_bytes()].concat()),
+            None => Bound::Included(prefix.clone()),
         };
-        let range = RowRange { start_key: Some(start_key), end_key: Some(EndKey::EndKeyOpen(end.into())) };
-        let request = ReadRowsRequest {
-            table_name: self.albums.to_string(),
-            rows: Some(RowSet { row_keys: Vec::new(), row_ranges: vec![range] }),
-            rows_limit: i64::try_from(count_max).unwrap_or(i64::MAX),
-            ..ReadRowsRequest::default()
-        };
-        let mut stream = self.rows.read_rows(request).await.map_err(from_status)?;
-        let mut page = AlbumPage { photos: Vec::new(), next: None };
-        let mut last = Bytes::new();
-        let mut row_count = 0;
-        while let Some(row) = stream.next().await.map_err(from_status)? {
-            let place = row.key.slice(prefix.len().min(row.key.len())..);
-            let id = place.get(ALBUM_ORDER_BYTES..).and_then(|id| PhotoId::decode(id).ok());
-            page.photos.extend(id.map(|id| to_photo(id, &row)));
-            last = place;
-            row_count += 1;
+        let end = end_of_album(&prefix);
+        let rows = self.scan(start, end, count_max).await?;
+        let place = |row: &Row| row.key.slice(prefix.len().min(row.key.len())..);
+        let next = rows.last().filter(|_| rows.len() == count_max).map(place);
+        let photos = rows.iter().filter_map(|row| Some(to_photo(id_at(&place(row))?, row))).collect();
+        let next = next.and_then(|place| std::str::from_utf8(&place).ok().map(str::to_owned));
+        Ok(PhotoPage { photos, next })
+    }
+
+    /// At most `count_max` albums in the order of their names, after the one
+    /// called `after`: one short scan an album.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DirectoryAway`](crate::Error::DirectoryAway), [`Error::Directory`](crate::Error::Directory)
+    pub async fn albums(&self, after: Option<&str>, count_max: usize) -> Result<Vec<AlbumCover>> {
+        let mut covers = Vec::new();
+        let mut start = end_of_album(&album_prefix(after.unwrap_or(EVERY_PHOTO)));
+        while covers.len() < count_max {
+            let found = self.scan(Bound::Included(start), END_OF_ALBUMS.to_vec(), 1).await?;
+            let Some(row) = found.first() else { break };
+            let name_bytes = row.key.iter().position(|byte| *byte == 0).unwrap_or(row.key.len());
+            let (name, place) = (&row.key[..name_bytes], row.key.get(name_bytes + 1..).unwrap_or_default());
+            start = end_of_album(&[name, &[0]].concat());
+            if let (Ok(name), Some(id)) = (std::str::from_utf8(name), id_at(place)) {
+                covers.push(AlbumCover { name: name.to_owned(), newest: to_photo(id, row) });
+            }
         }
-        if row_count == count_max {
-            page.next = std::str::from_utf8(&last).ok().map(str::to_owned);
-        }
-        Ok(page)
+        Ok(covers)
+    }
+
+    async fn scan(&self, start: Bound<Vec<u8>>, end: Vec<u8>, row_count_max: usize) -> Result<Vec<Row>> {
+        self.tables.scan(Scan { table: SystemTable::Albums, start, end, row_count_max, filter: None }).await
     }
 }
+
+/// Above every album's key: no byte of UTF-8 is 0xff.
+const END_OF_ALBUMS: &[u8] = &[0xff];
 
 /// Bytes of the hexadecimal digits that order an album.
 const ALBUM_ORDER_BYTES: usize = 16;
 
+fn albums_of(photo: &Photo) -> impl Iterator<Item = &str> {
+    std::iter::once(EVERY_PHOTO).chain(photo.album.as_deref())
+}
+
 fn album_prefix(album: &str) -> Vec<u8> {
     [album.as_bytes(), &[0]].concat()
+}
+
+/// The end of the album whose keys begin with `prefix`, which ends with a zero byte.
+fn end_of_album(prefix: &[u8]) -> Vec<u8> {
+    [&prefix[..prefix.len() - 1], &[1]].concat()
 }
 
 fn album_key(album: &str, id: &PhotoId) -> Vec<u8> {
@@ -286,20 +193,19 @@ fn album_key(album: &str, id: &PhotoId) -> Vec<u8> {
     [&album_prefix(album), order.as_bytes(), &id.encode()].concat()
 }
 
+/// The id in a place in an album.
+fn id_at(place: &[u8]) -> Option<PhotoId> {
+    PhotoId::decode(place.get(ALBUM_ORDER_BYTES..)?).ok()
+}
+
 fn to_mutations(photo: &Photo) -> Vec<Mutation> {
     // The same cells however often they are written.
-    let timestamp_micros = i64::try_from(photo.id.key.uploaded_ms()).unwrap_or(0).saturating_mul(1000);
-    let set = |family: &str, qualifier: &'static str, value: String| {
-        Mutation::from(Change::SetCell(SetCell {
-            family_name: family.to_owned(),
-            column_qualifier: Bytes::from_static(qualifier.as_bytes()),
-            timestamp_micros,
-            value: value.into(),
-        }))
-    };
+    let uploaded_ms = photo.id.key.uploaded_ms();
+    let set =
+        |family, qualifier: &'static str, value: String| set_cell(family, qualifier, uploaded_ms, value);
     let mut mutations = vec![
         set(INFO, "volume", photo.id.volume.to_string()),
-        set(INFO, "uploaded_ms", photo.id.key.uploaded_ms().to_string()),
+        set(INFO, "uploaded_ms", uploaded_ms.to_string()),
     ];
     mutations.extend(photo.album.clone().map(|album| set(INFO, "album", album)));
     mutations.extend(photo.filename.clone().map(|filename| set(INFO, "filename", filename)));
@@ -322,22 +228,4 @@ fn to_photo(id: PhotoId, row: &Row) -> Photo {
     };
     let sizes = PhotoSize::ALL.into_iter().filter_map(size).collect();
     Photo { id, album: text("album"), filename: text("filename"), sizes }
-}
-
-/// The outcomes of a MutateRows one by one; a failed call failed for each.
-fn each(
-    outcome: std::result::Result<Vec<std::result::Result<(), Status>>, Status>,
-) -> impl FnMut() -> std::result::Result<(), Status> {
-    let (mut answers, failure) = match outcome {
-        Ok(answers) => (answers.into_iter(), Status::internal("the row service left a row out")),
-        Err(status) => (Vec::new().into_iter(), status),
-    };
-    move || answers.next().unwrap_or_else(|| Err(failure.clone()))
-}
-
-fn from_status(status: Status) -> Error {
-    match status.code() {
-        Code::Unavailable => Error::DirectoryAway,
-        _ => Error::Directory(Arc::new(status)),
-    }
 }

@@ -15,7 +15,12 @@
 //! - [`photo_id`], [`media_type`], [`photo`]: what a photo is called and what is
 //!   known of it.
 //! - [`imaging`]: from an upload to the sizes of a photo.
-//! - [`directory`]: which photos there are, in Bigtable tables.
+//! - [`tables`]: the Bigtable tables that the service keeps; [`directory`]: which
+//!   photos there are, in two of them.
+//! - [`chunk`]: bytes of any length as immutable chunks; [`blob`]: names that point to
+//!   them; [`partial_upload`]: uploads that come in parts; [`upload_key`]: uploads that
+//!   come twice; [`mod@url`]: their names in URLs.
+//! - [`in_flight`]: memory that clients fill, bounded.
 //! - [`service`]: all of these behind one value; [`options`], what it is told.
 //! - [`http`](mod@http): the door.
 //!
@@ -23,7 +28,9 @@
 //! ([`needle::Needle::decode`]); nothing is acknowledged before its sync; an id
 //! names the same bytes for ever.
 
+pub mod blob;
 pub mod care;
+pub mod chunk;
 pub mod compaction;
 pub mod directory;
 pub mod error;
@@ -33,6 +40,7 @@ pub mod fuzzing;
 pub mod group;
 pub mod http;
 pub mod imaging;
+pub mod in_flight;
 pub mod index;
 mod index_builder;
 pub mod index_file;
@@ -43,6 +51,7 @@ pub mod needle;
 pub mod options;
 pub mod overseer;
 pub mod pace;
+pub mod partial_upload;
 pub mod photo;
 pub mod photo_id;
 pub mod recovery;
@@ -52,6 +61,9 @@ pub mod service;
 pub mod store;
 pub mod stores;
 pub mod superblock;
+pub mod tables;
+pub mod upload_key;
+pub mod url;
 pub mod volume;
 mod volume_core;
 mod volume_file;

@@ -37,6 +37,9 @@ pub struct HaystackOptions {
     pub disk_reserve_bytes: u64,
     /// Bytes of the largest photo, 1 KiB to 64 MiB.
     pub photo_bytes_max: u64,
+    /// Bytes of the largest blob, 0 to 1 TiB. It is stored in chunks of 1 MiB;
+    /// the list of them, 31 bytes each, is one cell.
+    pub blob_bytes_max: u64,
     /// Pixels of the largest photo, 1 to 500 million. Decoding takes 3 to 8
     /// bytes a pixel in each imaging thread.
     pub pixel_count_max: u64,
@@ -58,10 +61,15 @@ pub struct HaystackOptions {
     pub body_bytes_in_flight_max: u64,
     /// Time for a request's head, and for an idle connection, 1 s to 1 h.
     pub header_timeout: Duration,
-    /// Time between two pieces of a body, and for a place in memory, 1 s to 1 h.
+    /// Bytes of large answers in memory at once, at least [`photo_bytes_max`](Self::photo_bytes_max),
+    /// at most 64 GiB; more get 503. An answer counts until its client has taken it.
+    pub answer_bytes_in_flight_max: u64,
+    /// Time between two pieces of a body, for a place in memory, and for a
+    /// client to take some of an answer, 1 s to 1 h.
     pub body_timeout: Duration,
-    /// Time for a whole body, 1 s to 24 h.
-    pub upload_timeout: Duration,
+    /// Bytes a second that a body brings on average, after a start of
+    /// [`body_timeout`](Self::body_timeout), 1 to 1 GiB: what trickles would hold its memory for hours.
+    pub body_rate_min: u64,
     /// Reads that wait for the disk at once, 1 to 512.
     pub blocking_read_count_max: usize,
 }
@@ -78,6 +86,7 @@ impl Default for HaystackOptions {
             write_enabled_volume_count: 1,
             disk_reserve_bytes: 64 << 20,
             photo_bytes_max: 25_000_000,
+            blob_bytes_max: 5 << 30,
             pixel_count_max: 50_000_000,
             form_photo_count_max: 100,
             derived_edges_px: [2048, 1024, 512, 160],
@@ -87,8 +96,9 @@ impl Default for HaystackOptions {
             imaging_queue_max: 64,
             body_bytes_in_flight_max: 256 << 20,
             header_timeout: Duration::from_secs(60),
+            answer_bytes_in_flight_max: 256 << 20,
             body_timeout: Duration::from_secs(30),
-            upload_timeout: Duration::from_secs(600),
+            body_rate_min: 4 << 10,
             blocking_read_count_max: 64,
         }
     }
@@ -108,6 +118,7 @@ impl HaystackOptions {
         within("disk_reserve_bytes", self.disk_reserve_bytes, 0..=1 << 40, "0 to 1 TiB")?;
         let photo_bytes = 1 << 10..=u64::from(DATA_BYTES_MAX);
         within("photo_bytes_max", self.photo_bytes_max, photo_bytes, "1 KiB to 64 MiB")?;
+        within("blob_bytes_max", self.blob_bytes_max, 0..=1 << 40, "0 to 1 TiB")?;
         within("pixel_count_max", self.pixel_count_max, 1..=500_000_000, "1 to 500 million")?;
         within("form_photo_count_max", self.form_photo_count_max, 1..=10_000, "1 to 10000")?;
         for edge in self.derived_edges_px {
@@ -122,10 +133,11 @@ impl HaystackOptions {
         within("imaging_queue_max", self.imaging_queue_max, 0..=10_000, "0 to 10000")?;
         let in_flight = self.photo_bytes_max..=64 << 30;
         let range = "photo_bytes_max to 64 GiB";
-        within("body_bytes_in_flight_max", self.body_bytes_in_flight_max, in_flight, range)?;
+        within("body_bytes_in_flight_max", self.body_bytes_in_flight_max, in_flight.clone(), range)?;
+        within("answer_bytes_in_flight_max", self.answer_bytes_in_flight_max, in_flight, range)?;
         within("header_timeout", self.header_timeout.as_secs(), 1..=3600, "1 s to 1 h")?;
         within("body_timeout", self.body_timeout.as_secs(), 1..=3600, "1 s to 1 h")?;
-        within("upload_timeout", self.upload_timeout.as_secs(), 1..=86_400, "1 s to 24 h")?;
+        within("body_rate_min", self.body_rate_min, 1..=1 << 30, "1 B to 1 GiB a second")?;
         within("blocking_read_count_max", self.blocking_read_count_max, 1..=512, "1 to 512")
     }
 }

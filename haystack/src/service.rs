@@ -1,5 +1,7 @@
 //! The photo service: store, image work and directory behind one value.
 
+mod uploads;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,26 +9,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::{Door, Shutdown};
 use row_api::client::RowClient;
-use tokio::sync::Semaphore;
 use vfs::FileSystem;
 
+use crate::blob::Blobs;
 use crate::care::CareOptions;
 use crate::compaction::Compacted;
 use crate::directory::Directory;
 use crate::error::Result;
 use crate::http;
 use crate::imaging::{Imaging, ImagingOptions, Rendition};
+use crate::in_flight::InFlight;
 use crate::media_type::MediaType;
 use crate::options::HaystackOptions;
 use crate::overseer::Alone;
+use crate::partial_upload::PartialUploads;
 use crate::photo::Photo;
 use crate::photo_id::{PhotoId, PhotoSize, VolumeId};
 use crate::scrub::Scrubbed;
 use crate::store::{Deleted, Store, StoreOptions, Surroundings, VolumeStats};
+use crate::tables::Tables;
+use crate::upload_key::UploadKeys;
 use crate::volume::{StoredNeedle, VolumeOptions};
 
 /// Time between two updates of the gauges.
 const GAUGE_PERIOD: Duration = Duration::from_secs(5);
+/// Time between two looks for uploads that have expired.
+const SWEEP_PERIOD: Duration = Duration::from_secs(600);
 
 /// The photo service as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +55,14 @@ struct Inner {
     options: HaystackOptions,
     store: Arc<Store>,
     imaging: Imaging,
-    directory: Arc<Directory>,
-    /// KiB of bodies that may be in memory.
-    bodies: Arc<Semaphore>,
+    tables: Arc<Tables>,
+    directory: Directory,
+    blobs: Blobs,
+    upload_keys: UploadKeys,
+    partial_uploads: PartialUploads,
+    surroundings: Surroundings,
+    uploads_in_flight: InFlight,
+    answers_in_flight: InFlight,
 }
 
 impl fmt::Debug for Haystack {
@@ -93,16 +106,22 @@ impl Haystack {
             queue_max: options.imaging_queue_max,
         });
         let surroundings = Surroundings { overseer: Arc::new(Alone), ..Surroundings::default() };
-        let store = Arc::new(Store::open(fs, &options.dir, store_options, surroundings)?);
+        let store = Arc::new(Store::open(fs, &options.dir, store_options, surroundings.clone())?);
         store.start_care()?;
-        let bodies =
-            usize::try_from(options.body_bytes_in_flight_max >> 10).expect("checked to be within 64 GiB");
+        let in_flight = |what, bytes_max| InFlight::new(what, bytes_max, options.body_timeout);
+        let tables = Arc::new(Tables::new(rows));
         let inner = Inner {
+            uploads_in_flight: in_flight("uploads", options.body_bytes_in_flight_max),
+            answers_in_flight: in_flight("answers", options.answer_bytes_in_flight_max),
             options,
             store,
             imaging,
-            directory: Arc::new(Directory::new(rows)),
-            bodies: Arc::new(Semaphore::new(bodies)),
+            directory: Directory::new(Arc::clone(&tables)),
+            blobs: Blobs::new(Arc::clone(&tables)),
+            upload_keys: UploadKeys::new(Arc::clone(&tables)),
+            partial_uploads: PartialUploads::new(Arc::clone(&tables)),
+            surroundings,
+            tables,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -110,12 +129,20 @@ impl Haystack {
     /// Serves the photo door until `shutdown` begins; connections are tasks of
     /// `shutdown`, which end after the request that they are in.
     pub async fn serve(&self, door: Door, shutdown: Shutdown) {
-        self.inner.directory.start(&shutdown);
+        self.inner.tables.start(&shutdown);
         let gauges = self.clone();
         let stop = shutdown.clone();
         shutdown.spawn(async move {
             while tokio::time::timeout(GAUGE_PERIOD, stop.begun()).await.is_err() {
                 gauges.publish_gauges();
+            }
+        });
+        let (sweeping, stop) = (self.clone(), shutdown.clone());
+        shutdown.spawn(async move {
+            while tokio::time::timeout(SWEEP_PERIOD, stop.begun()).await.is_err() {
+                if let Err(error) = sweeping.sweep_uploads().await {
+                    tracing::debug!(%error, "expired uploads stay until the next sweep");
+                }
             }
         });
         http::serve(self.clone(), door, shutdown).await;
@@ -128,7 +155,7 @@ impl Haystack {
     ///
     /// Safe to drop and to call again.
     pub async fn wait_until_ready(&self) {
-        self.inner.directory.wait_until_ready().await;
+        self.inner.tables.wait_until_ready().await;
     }
 
     /// Writes what is queued and ends the volumes' writers. Call it after
@@ -142,7 +169,7 @@ impl Haystack {
 
     /// Each volume, and whether uploads are taken.
     pub fn stats(&self) -> HaystackStats {
-        HaystackStats { directory_ready: self.inner.directory.is_ready(), volumes: self.inner.store.stats() }
+        HaystackStats { directory_ready: self.inner.tables.is_ready(), volumes: self.inner.store.stats() }
     }
 
     /// The options it runs under.
@@ -171,7 +198,7 @@ impl Haystack {
     /// # Errors
     ///
     /// As [`Imaging::renditions`] and [`Store::append`].
-    pub(crate) async fn store(&self, upload: Bytes, filename: Option<String>) -> Result<Photo> {
+    pub(crate) async fn store_photo(&self, upload: Bytes, filename: Option<String>) -> Result<Photo> {
         let renditions = self.inner.imaging.renditions(upload).await?;
         let id = self.inner.store.append(&distinct(&renditions)).await?;
         Ok(Photo::new(id, &renditions, None, filename))
@@ -187,15 +214,19 @@ impl Haystack {
     ///
     /// [`crate::Error::DirectoryAway`], [`crate::Error::Directory`]
     pub(crate) async fn publish(&self, photos: &[Photo]) -> Result<()> {
-        let rows = photos.iter().map(|photo| self.inner.directory.insert(photo));
-        let outcomes = futures_util::future::join_all(rows).await;
-        let Some(error) = outcomes.into_iter().find_map(Result::err) else { return Ok(()) };
+        let Err(error) = self.insert_rows(photos).await else { return Ok(()) };
         self.withdraw(photos).await;
         for photo in photos {
             // Some rows may have been written; those that stay lead to a 404.
             let _ = self.inner.directory.remove(&photo.id).await;
         }
         Err(error)
+    }
+
+    async fn insert_rows(&self, photos: &[Photo]) -> Result<()> {
+        let rows = photos.iter().map(|photo| self.inner.directory.insert(photo));
+        let outcomes = futures_util::future::join_all(rows).await;
+        outcomes.into_iter().find_map(Result::err).map_or(Ok(()), Err)
     }
 
     /// Deletes the needles of `photos`, whose upload failed in a later step.
@@ -243,14 +274,54 @@ impl Haystack {
         self.inner.store.scrub_volume(id).await
     }
 
+    /// Whether the tables answer: nothing is stored before.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.inner.tables.is_ready()
+    }
+
+    /// The volumes.
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The names of blobs.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
+    }
+
+    /// The keys of uploads.
+    pub(crate) fn upload_keys(&self) -> &UploadKeys {
+        &self.inner.upload_keys
+    }
+
+    /// Uploads that come in parts.
+    pub(crate) fn partial_uploads(&self) -> &PartialUploads {
+        &self.inner.partial_uploads
+    }
+
+    /// The time, ms since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        (self.inner.surroundings.now_ms)()
+    }
+
+    /// A number that nobody can guess.
+    pub(crate) fn random(&self) -> u64 {
+        (self.inner.surroundings.random)()
+    }
+
     /// The photo directory.
     pub(crate) fn directory(&self) -> &Directory {
         &self.inner.directory
     }
 
-    /// KiB of bodies that may be in memory.
-    pub(crate) fn bodies(&self) -> &Arc<Semaphore> {
-        &self.inner.bodies
+    /// Room for the bodies of uploads.
+    pub(crate) fn uploads_in_flight(&self) -> &InFlight {
+        &self.inner.uploads_in_flight
+    }
+
+    /// Room for large answers.
+    pub(crate) fn answers_in_flight(&self) -> &InFlight {
+        &self.inner.answers_in_flight
     }
 
     fn publish_gauges(&self) {

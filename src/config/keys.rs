@@ -105,6 +105,18 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| shown_bytes(config.photo_bytes_max),
     },
     Key {
+        name: "photos.blob_max",
+        about: "the largest blob taken; it is stored in chunks of 1 MiB",
+        set: |config, text| bytes(text, 1 << 10, 1 << 40).map(|value| config.blob_bytes_max = value),
+        show: |config| shown_bytes(config.blob_bytes_max),
+    },
+    Key {
+        name: "photos.bodies_max",
+        about: "memory for the bodies of uploads under way; what comes beyond waits, and gets 503 if that takes too long",
+        set: |config, text| bytes(text, 64 << 20, 64 << 30).map(|value| config.photo_bodies_bytes_max = value),
+        show: |config| shown_bytes(config.photo_bodies_bytes_max),
+    },
+    Key {
         name: "photos.pixels_max",
         about: "the most pixels a photo may have",
         set: |config, text| count(text, 1..=500_000_000).map(|value| config.photo_pixels_max = value),

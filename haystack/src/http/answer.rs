@@ -1,18 +1,66 @@
-//! Answers that are no photo: JSON, and errors as JSON.
+//! What every handler gives, and the answers that are no photo: JSON, and errors as JSON.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
+use http_body_util::channel::Channel;
+use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
 use crate::error::Error;
 
 /// What every handler gives.
-pub type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<AnswerBody>;
+
+/// The bytes of an answer.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// All there, and written together with the head.
+    Whole(Full<Bytes>),
+    /// Read while it is sent. The answer's head says how long it is.
+    Pieces(Channel<Bytes, Error>),
+}
+
+impl AnswerBody {
+    /// An answer of `data`.
+    pub fn whole(data: impl Into<Bytes>) -> Self {
+        Self::Whole(Full::new(data.into()))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Pin::new(whole)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Self::Pieces(pieces) => Pin::new(pieces).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Pieces(pieces) => pieces.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Pieces(pieces) => pieces.size_hint(),
+        }
+    }
+}
 
 /// A request that is not fulfilled, as the client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,9 +102,9 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// A body, or one file in it, is larger than `limit` bytes.
-    pub fn too_large(limit: u64) -> Self {
-        let message = format!("a photo may have at most {limit} bytes");
+    /// A body, or one file in it, is larger than the `limit` bytes of a `what`.
+    pub fn too_large(what: &str, limit: u64) -> Self {
+        let message = format!("a {what} may have at most {limit} bytes");
         Self { limit: Some(limit), ..Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message) }
     }
 
@@ -93,7 +141,7 @@ impl From<Error> for Refusal {
         let message = error.to_string();
         let busy = |code, message| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         match error {
-            Error::TooLarge { limit_bytes, .. } => Self::too_large(limit_bytes),
+            Error::TooLarge { limit_bytes, .. } => Self::too_large("photo", limit_bytes),
             Error::NotAnImage { .. } => {
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_an_image", message)
             }
@@ -147,7 +195,7 @@ fn internal(code: &'static str, error: &Error, message: &'static str) -> Refusal
 pub fn json(status: StatusCode, content: &impl Serialize) -> Answer {
     let mut body = serde_json::to_vec(content).expect("our answers have text keys and no failing parts");
     body.push(b'\n');
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(AnswerBody::whole(body));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
@@ -155,7 +203,7 @@ pub fn json(status: StatusCode, content: &impl Serialize) -> Answer {
 
 /// An answer without a body.
 pub fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(AnswerBody::whole(Bytes::new()));
     *answer.status_mut() = status;
     answer
 }

@@ -44,19 +44,43 @@ pub struct UploadBody {
     /// None once the end, or an error, was seen.
     incoming: Option<Incoming>,
     content_length: Option<u64>,
+    pace: Pace,
+}
+
+/// How fast a body has to come: a piece within `piece_timeout`, and all of them
+/// at `rate_min` bytes a second after a start of `piece_timeout`. Time in which
+/// nobody asked for the body does not count.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
     piece_timeout: Duration,
-    deadline: Instant,
+    rate_min: u64,
+    received_bytes: u64,
+    waited: Duration,
+}
+
+impl Pace {
+    /// Time left for the next piece.
+    fn patience(&self) -> Duration {
+        let earned = Duration::from_millis(self.received_bytes.saturating_mul(1000) / self.rate_min);
+        (self.piece_timeout + earned).saturating_sub(self.waited).min(self.piece_timeout)
+    }
+
+    fn count(&mut self, bytes: usize, waited: Duration) {
+        self.received_bytes += bytes as u64;
+        self.waited += waited;
+    }
 }
 
 impl UploadBody {
-    /// `incoming`, timed as `options` say, from now on.
+    /// `incoming`, timed as `options` say.
     pub fn new(incoming: Incoming, options: &HaystackOptions) -> Self {
-        Self {
-            content_length: incoming.size_hint().exact(),
-            incoming: Some(incoming),
+        let pace = Pace {
             piece_timeout: options.body_timeout,
-            deadline: Instant::now() + options.upload_timeout,
-        }
+            rate_min: options.body_rate_min,
+            received_bytes: 0,
+            waited: Duration::ZERO,
+        };
+        Self { content_length: incoming.size_hint().exact(), incoming: Some(incoming), pace }
     }
 
     /// The body's whole length, if the client said it.
@@ -70,12 +94,14 @@ impl UploadBody {
     ///
     /// See [`BodyError`]; the body has ended with it.
     pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let deadline = self.deadline.min(Instant::now() + self.piece_timeout);
+        let started = Instant::now();
+        let deadline = started + self.pace.patience();
         while let Some(incoming) = &mut self.incoming {
             match timeout_at(deadline, incoming.frame()).await {
                 Ok(Some(Ok(frame))) => {
                     // Trailers say nothing to us.
                     if let Ok(data) = frame.into_data() {
+                        self.pace.count(data.len(), started.elapsed());
                         return Ok(Some(data));
                     }
                 }
@@ -108,5 +134,31 @@ impl Drop for UploadBody {
                 left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
             }
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_trickles_runs_out_of_patience_and_a_steady_one_does_not() {
+        let fresh = Pace {
+            piece_timeout: Duration::from_secs(30),
+            rate_min: 4096,
+            received_bytes: 0,
+            waited: Duration::ZERO,
+        };
+        let mut trickle = fresh;
+        for _ in 0..3 {
+            assert!(trickle.patience() > Duration::from_secs(9));
+            trickle.count(1, Duration::from_secs(10));
+        }
+        assert!(trickle.patience() < Duration::from_secs(1));
+        let mut steady = fresh;
+        for _ in 0..1000 {
+            assert_eq!(steady.patience(), Duration::from_secs(30));
+            steady.count(50_000, Duration::from_secs(10));
+        }
     }
 }

@@ -7,7 +7,11 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use http::header::{HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
+use http::header::{
+    HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+};
+
+use crate::blob::Condition;
 
 /// What identifies one representation.
 #[derive(Clone, Debug)]
@@ -29,6 +33,28 @@ impl Validators {
         }
     }
 
+    /// Validators of what has `tag`, without quotes, and was last changed at `modified_ms`.
+    pub fn of_tag(tag: &str, modified_ms: u64) -> Self {
+        Self {
+            entity_tag: HeaderValue::from_str(&format!("\"{tag}\""))
+                .unwrap_or(HeaderValue::from_static("\"\"")),
+            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(modified_ms / 1000),
+        }
+    }
+
+    /// Whether the client wants another representation than this: If-Match, and
+    /// only without it If-Unmodified-Since (section 13.2.2).
+    pub fn precondition_fails(&self, headers: &HeaderMap) -> bool {
+        if headers.contains_key(IF_MATCH) {
+            return !headers.get_all(IF_MATCH).iter().any(|list| {
+                // Strong comparison: a weak tag matches nothing.
+                tags(list).any(|tag| tag == b"*" || tag == self.entity_tag.as_bytes())
+            });
+        }
+        let since = headers.get(IF_UNMODIFIED_SINCE).and_then(|date| date.to_str().ok());
+        since.and_then(|date| httpdate::parse_http_date(date).ok()).is_some_and(|since| self.modified > since)
+    }
+
     /// Whether the client has this representation already: If-None-Match, and
     /// only without it If-Modified-Since (section 13.2.2).
     pub fn not_modified(&self, headers: &HeaderMap) -> bool {
@@ -43,8 +69,8 @@ impl Validators {
 
     /// Whether a list of entity tags names this one, by weak comparison.
     fn is_in(&self, list: &HeaderValue) -> bool {
-        let list = list.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        list.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
+        tags(list)
+            .map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
             .any(|tag| tag == b"*" || tag == self.entity_tag.as_bytes())
     }
 
@@ -59,6 +85,33 @@ impl Validators {
             }
         }
         range.to_str().map_or(Selection::All, |range| select(range, data_bytes))
+    }
+}
+
+fn tags(list: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    list.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// The condition that a request's headers put on a write: If-Match, or
+/// If-None-Match where that is `*`.
+///
+/// # Errors
+///
+/// The name of the header that says what no write can depend on.
+pub fn write_condition(headers: &HeaderMap) -> Result<Condition, &'static str> {
+    match (headers.get(IF_MATCH), headers.get(IF_NONE_MATCH)) {
+        (None, None) => Ok(Condition::None),
+        (Some(list), None) if list.as_bytes().trim_ascii() == b"*" => Ok(Condition::Present),
+        (Some(_), None) => {
+            let unquoted = |tag: &[u8]| {
+                let tag = tag.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+                Some(std::str::from_utf8(tag).ok()?.to_owned())
+            };
+            let lists = headers.get_all(IF_MATCH);
+            Ok(Condition::Tags(lists.iter().flat_map(tags).filter_map(unquoted).collect()))
+        }
+        (None, Some(list)) if list.as_bytes().trim_ascii() == b"*" => Ok(Condition::Absent),
+        _ => Err("if-none-match"),
     }
 }
 

@@ -5,15 +5,14 @@ use http::header::{
     LAST_MODIFIED, VARY,
 };
 use http::{HeaderMap, Response, StatusCode};
-use http_body_util::Full;
 
-use super::answer::{Answer, Refusal, empty, json};
+use super::answer::{Answer, AnswerBody, Refusal, empty, json};
 use super::conditional::{Selection, Validators};
 use crate::photo_id::{PhotoId, PhotoSize};
 use crate::service::Haystack;
 
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
+pub(super) const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// Answers with `size` of the photo called `id`.
 ///
@@ -35,21 +34,18 @@ pub async fn get(
         return Ok(answer);
     }
     let length = needle.data.len();
+    let data = service.answers_in_flight().hold(needle.data)?;
     let mut answer = match validators.range(headers, length) {
-        Selection::All => Response::new(Full::new(needle.data)),
+        Selection::All => Response::new(AnswerBody::whole(data)),
         Selection::Part(range) => {
             let content_range = format!("bytes {}-{}/{length}", range.start, range.end - 1);
-            let mut answer = Response::new(Full::new(needle.data.slice(range)));
+            let mut answer = Response::new(AnswerBody::whole(data.slice(range)));
             *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
             answer.headers_mut().insert(CONTENT_RANGE, ascii(&content_range));
             answer
         }
         Selection::Outside => {
-            let message = format!("the photo has {length} bytes, and the range is outside of them");
-            let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", message);
-            let mut answer = Refusal { limit: Some(length as u64), ..refusal }.answer();
-            answer.headers_mut().insert(CONTENT_RANGE, ascii(&format!("bytes */{length}")));
-            return Ok(answer);
+            return Ok(outside(length as u64));
         }
     };
     let headers = answer.headers_mut();
@@ -86,12 +82,21 @@ fn accepts_json(headers: &HeaderMap) -> bool {
     })
 }
 
+/// The answer to a range outside of what is `length` bytes long.
+pub(super) fn outside(length: u64) -> Answer {
+    let message = format!("there are {length} bytes, and the range is outside of them");
+    let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", message);
+    let mut answer = Refusal { limit: Some(length), ..refusal }.answer();
+    answer.headers_mut().insert(CONTENT_RANGE, ascii(&format!("bytes */{length}")));
+    answer
+}
+
 fn set_validators(headers: &mut HeaderMap, validators: &Validators) {
     headers.insert(ETAG, validators.entity_tag.clone());
     headers.insert(LAST_MODIFIED, ascii(&httpdate::fmt_http_date(validators.modified)));
     headers.insert(CACHE_CONTROL, IMMUTABLE);
 }
 
-fn ascii(text: &str) -> HeaderValue {
+pub(super) fn ascii(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("digits and letters")
 }

@@ -3,11 +3,8 @@
 use std::convert::Infallible;
 use std::pin::pin;
 
-use bytes::Bytes;
 use cluster::{Door, Shutdown};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -16,12 +13,13 @@ use metrics::Counter;
 
 use super::answer::{Answer, Refusal, empty};
 use super::body::UploadBody;
-use super::{album, download, upload};
+use super::page::query_parameter;
+use super::stall::StallGuard;
+use super::{album, batch, blob, download, gallery, tus, upload};
 use crate::photo_id::{PhotoId, PhotoSize};
 use crate::service::Haystack;
 use crate::store::Deleted;
 
-const GALLERY: &str = include_str!("gallery.html");
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
@@ -33,6 +31,7 @@ pub(crate) async fn serve(service: Haystack, door: Door, shutdown: Shutdown) {
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(true);
     let meters = Meters::new();
+    let write_timeout = service.options().body_timeout;
     let stop = shutdown.clone();
     door.serve(shutdown, move |stream, peer| {
         let (service, meters, stop) = (service.clone(), meters.clone(), stop.clone());
@@ -40,7 +39,7 @@ pub(crate) async fn serve(service: Haystack, door: Door, shutdown: Shutdown) {
             let (service, meters) = (service.clone(), meters.clone());
             async move { Ok::<_, Infallible>(answer(&service, &meters, request).await) }
         });
-        let connection = http.serve_connection(TokioIo::new(stream), handler);
+        let connection = http.serve_connection(TokioIo::new(StallGuard::new(stream, write_timeout)), handler);
         async move {
             let mut connection = pin!(connection);
             let served = tokio::select! {
@@ -66,36 +65,58 @@ async fn answer(service: &Haystack, meters: &Meters, request: Request<Incoming>)
 
 async fn route(service: &Haystack, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let (head, incoming) = request.into_parts();
-    let reads = head.method == Method::GET || head.method == Method::HEAD;
+    let (method, headers, query) = (&head.method, &head.headers, head.uri.query());
+    let reads = method == Method::GET || method == Method::HEAD;
+    let body = || UploadBody::new(incoming, service.options());
     let path = head.uri.path();
-    if let Some(photo) = path.strip_prefix("/photos/") {
-        return match photo.split_once('/') {
+    let (collection, rest) = split_path(path);
+    match (collection, rest) {
+        ("photos", Some("delete")) if method == Method::POST => batch::delete(service, body()).await,
+        ("photos", Some(photo)) => match photo.split_once('/') {
             Some((id, size)) => {
                 let size = PhotoSize::named(size).ok_or_else(no_such_size)?;
                 if !reads {
                     return Err(Refusal::method("GET, HEAD"));
                 }
-                download::get(service, id, size, &head.headers).await
+                download::get(service, id, size, headers).await
             }
-            None if reads => download::get_or_describe(service, photo, &head.headers).await,
-            None if head.method == Method::DELETE => delete(service, photo).await,
+            None if reads => download::get_or_describe(service, photo, headers).await,
+            None if method == Method::DELETE => delete(service, photo).await,
             None => Err(Refusal::method("GET, HEAD, DELETE")),
-        };
-    }
-    match path {
-        "/photos" if head.method == Method::POST => {
-            let body = UploadBody::new(incoming, service.options());
-            let album = album::query_parameter(head.uri.query(), "album")?;
-            upload::post(service, album, &head.headers, body).await
+        },
+        ("photos", None) if method == Method::POST => {
+            let album = query_parameter(query, "album")?;
+            upload::post(service, album, headers, body()).await
         }
-        "/photos" => Err(Refusal::method("POST")),
-        "/" if reads => Ok(gallery()),
-        "/" => Err(Refusal::method("GET, HEAD")),
-        _ => match path.strip_prefix("/albums/") {
-            Some(name) if reads => album::get(service, name, head.uri.query()).await,
+        ("photos", None) if reads => album::list_photos(service, query).await,
+        ("photos", None) => Err(Refusal::method("GET, HEAD, POST")),
+        ("blobs", Some(name)) if reads => blob::get(service, name, method, headers).await,
+        ("blobs", Some(name)) if method == Method::PUT => blob::put(service, name, headers, body()).await,
+        ("blobs", Some(name)) if method == Method::DELETE => blob::delete(service, name, headers).await,
+        ("blobs", Some(_)) => Err(Refusal::method("GET, HEAD, PUT, DELETE")),
+        ("blobs", None) if reads => blob::list(service, query).await,
+        ("blobs", None) => Err(Refusal::method("GET, HEAD")),
+        ("uploads", id) => tus::route(service, id, method, headers, body()).await,
+        ("albums", Some(name)) if reads => album::list_album(service, name, query).await,
+        ("albums", Some(name)) if method == Method::DELETE => batch::delete_album(service, name).await,
+        ("albums", Some(_)) => Err(Refusal::method("GET, HEAD, DELETE")),
+        ("albums", None) if reads => album::list_albums(service, query).await,
+        ("albums", None) => Err(Refusal::method("GET, HEAD")),
+        _ => match gallery::get(path.trim_start_matches('/'), headers) {
+            Some(answer) if reads => Ok(answer),
             Some(_) => Err(Refusal::method("GET, HEAD")),
             None => Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")),
         },
+    }
+}
+
+/// The first part of a path, and what stands behind it if anything does.
+fn split_path(path: &str) -> (&str, Option<&str>) {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    match path.split_once('/') {
+        Some((collection, "")) => (collection, None),
+        Some((collection, rest)) => (collection, Some(rest)),
+        None => (path, None),
     }
 }
 
@@ -110,13 +131,6 @@ async fn delete(service: &Haystack, id: &str) -> Result<Answer, Refusal> {
 fn no_such_size() -> Refusal {
     let names: Vec<&str> = PhotoSize::ALL.into_iter().map(PhotoSize::name).collect();
     Refusal::new(StatusCode::NOT_FOUND, "no_such_size", format!("the sizes are {}", names.join(", ")))
-}
-
-fn gallery() -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from_static(GALLERY.as_bytes())));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    answer
 }
 
 /// Requests by the class of their status.

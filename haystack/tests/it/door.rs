@@ -17,15 +17,15 @@ use vfs::SimulatedFileSystem;
 use crate::images::jpeg;
 use crate::row_table::RowTable;
 
-struct Server {
-    service: Haystack,
-    rows: RowTable,
-    address: SocketAddr,
-    shutdown: Shutdown,
+pub struct Server {
+    pub service: Haystack,
+    pub rows: RowTable,
+    pub address: SocketAddr,
+    pub shutdown: Shutdown,
 }
 
 impl Server {
-    async fn start(rows: RowTable, options: HaystackOptions) -> Self {
+    pub async fn start(rows: RowTable, options: HaystackOptions) -> Self {
         let fs = Arc::new(SimulatedFileSystem::new());
         let options = HaystackOptions { dir: "/photos".into(), disk_reserve_bytes: 0, ..options };
         let service = Haystack::open(options, fs, rows.client()).unwrap();
@@ -44,19 +44,24 @@ impl Server {
     }
 
     /// A server whose directory answers.
-    async fn ready() -> Self {
+    pub async fn ready() -> Self {
         let server = Self::start(RowTable::default(), HaystackOptions::default()).await;
         server.wait_until_ready().await;
         server
     }
 
-    async fn wait_until_ready(&self) {
+    pub async fn wait_until_ready(&self) {
         while !self.service.stats().directory_ready {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    /// What `body` became as the blob `name`.
+    pub async fn put(&self, name: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.send("PUT", &format!("/blobs/{name}"), headers, body).await
+    }
+
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n");
         for (name, value) in headers {
@@ -73,11 +78,11 @@ impl Server {
         Answer::parse(&answer)
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], b"").await
     }
 
-    async fn upload(&self, photo: &[u8]) -> Value {
+    pub async fn upload(&self, photo: &[u8]) -> Value {
         let answer = self.send("POST", "/photos", &[("content-type", "image/jpeg")], photo).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         answer.json()
@@ -85,14 +90,14 @@ impl Server {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 impl Answer {
-    fn parse(bytes: &[u8]) -> Self {
+    pub fn parse(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
         let mut lines = head.split("\r\n");
@@ -102,29 +107,29 @@ impl Answer {
         Self { status, headers, body: bytes[end + 4..].to_vec() }
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         assert_eq!(self.header("content-type"), "application/json");
         serde_json::from_slice(&self.body).unwrap()
     }
 
     #[track_caller]
-    fn assert_refused(&self, status: u16, code: &str) {
+    pub fn assert_refused(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.json()["code"].as_str()), (status, Some(code)), "{self:?}");
     }
 }
 
-fn photo(width: u32, height: u32) -> Bytes {
+pub fn photo(width: u32, height: u32) -> Bytes {
     jpeg(
         &RgbImage::from_fn(width, height, |x, y| Rgb([x, y, x * y].map(|level| level.to_le_bytes()[0]))),
         None,
     )
 }
 
-fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
+pub fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, filename, content) in parts {
         let filename = filename.map(|filename| format!("; filename=\"{filename}\"")).unwrap_or_default();
@@ -138,7 +143,7 @@ fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
     body
 }
 
-const FORM: [(&str, &str); 1] = [("content-type", "multipart/form-data; boundary=B")];
+pub const FORM: [(&str, &str); 1] = [("content-type", "multipart/form-data; boundary=B")];
 
 #[tokio::test]
 async fn a_photo_goes_in_and_comes_back_in_every_size() {
@@ -205,7 +210,7 @@ async fn a_deleted_photo_is_gone_and_may_be_deleted_again() {
     let guess = String::from_utf8(guess).unwrap();
     server.send("DELETE", &guess, &[], b"").await.assert_refused(404, "not_found");
     server.get(&guess).await.assert_refused(404, "not_found");
-    assert_eq!((server.rows.row_count("photos"), server.rows.row_count("albums")), (1, 1));
+    assert_eq!((server.rows.row_count("photos"), server.rows.row_count("albums")), (1, 2));
     assert_eq!(server.send("DELETE", &url, &[], b"").await.status, 204);
     assert_eq!(server.send("DELETE", &url, &[], b"").await.status, 204);
     server.get(&url).await.assert_refused(404, "not_found");
@@ -242,6 +247,35 @@ async fn a_form_of_several_photos_fills_an_album_that_is_read_in_pages() {
 }
 
 #[tokio::test]
+async fn photos_and_albums_are_listed_in_pages() {
+    let server = Server::ready().await;
+    assert_eq!(server.get("/photos").await.json()["photos"], Value::Array(Vec::new()));
+    assert_eq!(server.get("/albums").await.json()["albums"], Value::Array(Vec::new()));
+    let mut urls = Vec::new();
+    for album in ["?album=b%2Fsea", "", "?album=a", "?album=b%2Fsea"] {
+        let answer = server.send("POST", &format!("/photos{album}"), &[], &photo(20, 20)).await;
+        urls.insert(0, answer.json()["url"].clone());
+    }
+    let page = server.get("/photos?limit=3").await.json();
+    let listed = |page: &Value| {
+        page["photos"].as_array().unwrap().iter().map(|photo| photo["url"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&page), urls[..3]);
+    let rest = server.get(page["next"].as_str().unwrap()).await.json();
+    assert_eq!((listed(&rest), &rest["next"]), (urls[3..].to_vec(), &Value::Null));
+    let first = server.get("/albums?limit=1").await.json();
+    assert_eq!((&first["albums"][0]["album"], &first["albums"][0]["newest"]["url"]), (&"a".into(), &urls[1]));
+    let second = server.get(first["next"].as_str().unwrap()).await.json();
+    assert_eq!(
+        (&second["albums"][0]["album"], &second["albums"][0]["url"]),
+        (&"b/sea".into(), &"/albums/b%2Fsea".into())
+    );
+    assert_eq!(second["albums"][0]["newest"]["url"], urls[0]);
+    assert_eq!(server.get(second["next"].as_str().unwrap()).await.json()["albums"], Value::Array(Vec::new()));
+    assert_eq!(listed(&server.get("/albums/b%2Fsea").await.json()), [urls[0].clone(), urls[3].clone()]);
+}
+
+#[tokio::test]
 async fn a_form_with_one_bad_file_stores_nothing() {
     let server = Server::ready().await;
     let (good, text) = (photo(30, 20), b"dear diary".as_slice());
@@ -267,7 +301,7 @@ async fn bad_requests_are_told_what_is_wrong_with_them() {
     server.send("POST", "/photos", &[], &photo(30, 30)[..300]).await.assert_refused(422, "damaged_image");
     let put = server.send("PUT", "/photos", &[], b"x").await;
     put.assert_refused(405, "method_not_allowed");
-    assert_eq!(put.header("allow"), "POST");
+    assert_eq!(put.header("allow"), "GET, HEAD, POST");
     let post = server.send("POST", &url, &[], b"x").await;
     assert_eq!((post.status, post.header("allow")), (405, "GET, HEAD, DELETE"));
     server.get(&format!("{url}/huge")).await.assert_refused(404, "no_such_size");
@@ -336,4 +370,59 @@ async fn a_slow_body_is_given_up() {
     let mut answer = Vec::new();
     slow.read_to_end(&mut answer).await.unwrap();
     Answer::parse(&answer).assert_refused(408, "too_slow");
+}
+
+#[tokio::test]
+async fn uploads_beyond_the_memory_for_them_are_told_when_to_come_again() {
+    let options = HaystackOptions {
+        photo_bytes_max: 1 << 20,
+        body_bytes_in_flight_max: 1 << 20,
+        body_timeout: Duration::from_secs(1),
+        body_rate_min: 1,
+        ..HaystackOptions::default()
+    };
+    let server = Server::start(RowTable::default(), options).await;
+    server.wait_until_ready().await;
+    let mut hoarder = TcpStream::connect(server.address).await.unwrap();
+    hoarder.write_all(b"POST /photos HTTP/1.1\r\nhost: h\r\ncontent-length: 1048576\r\n\r\n").await.unwrap();
+    let hoarding = tokio::spawn(async move {
+        while hoarder.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut refused = server.send("POST", "/photos", &[], &photo(30, 30)).await;
+    while refused.status == 201 {
+        // The hoarder's first byte had not arrived.
+        refused = server.send("POST", "/photos", &[], &photo(30, 30)).await;
+    }
+    refused.assert_refused(503, "busy");
+    assert_eq!(refused.header("retry-after"), "2");
+    hoarding.abort();
+    // Its connection ends with it, and gives the room back.
+    while server.send("POST", "/photos", &[], &photo(30, 30)).await.status != 201 {}
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_given_up() {
+    let options = HaystackOptions { body_timeout: Duration::from_secs(1), ..HaystackOptions::default() };
+    let server = Server::start(RowTable::default(), options).await;
+    server.wait_until_ready().await;
+    let idle = server.shutdown.running_count();
+    // Larger than the socket's buffers: noise does not compress.
+    let noise = RgbImage::from_fn(3000, 3000, |x, y| {
+        let mixed = (x * 7919 + y * 104_729).wrapping_mul(2_654_435_761);
+        Rgb([mixed, mixed >> 8, mixed >> 16].map(|level| level.to_le_bytes()[3]))
+    });
+    let url = server.upload(&jpeg(&noise, None)).await["url"].as_str().unwrap().to_owned();
+    let mut deaf = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..3 {
+        deaf.write_all(format!("GET {url} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
+    }
+    // Nothing is read until the server has hung up, which its count of tasks shows.
+    while server.shutdown.running_count() == idle {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    while server.shutdown.running_count() > idle {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

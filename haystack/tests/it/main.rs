@@ -1,6 +1,7 @@
 //! Haystack as a whole: stores over files that fail, images, and the door.
 #![expect(unreachable_pub, reason = "a test binary has no public face")]
 
+mod blobs;
 mod compaction;
 mod damage;
 mod door;

@@ -15,10 +15,11 @@ use row_api::data::bigtable_server::{Bigtable, BigtableServer};
 use row_api::data::mutation::Mutation as Change;
 use row_api::data::read_rows_response::CellChunk;
 use row_api::data::read_rows_response::cell_chunk::RowStatus;
+use row_api::data::row_filter::Filter;
 use row_api::data::row_range::{EndKey, StartKey};
 use row_api::data::{
-    MutateRowRequest, MutateRowResponse, MutateRowsRequest, MutateRowsResponse, Mutation, ReadRowsRequest,
-    ReadRowsResponse, mutate_rows_response,
+    CheckAndMutateRowRequest, CheckAndMutateRowResponse, MutateRowRequest, MutateRowResponse,
+    MutateRowsRequest, MutateRowsResponse, Mutation, ReadRowsRequest, ReadRowsResponse, mutate_rows_response,
 };
 use tonic::codegen::BoxStream;
 use tonic::service::Routes;
@@ -48,6 +49,11 @@ impl RowTable {
     pub fn row_count(&self, table: &str) -> usize {
         let name = format!("projects/hayloft/instances/system/tables/{table}");
         self.tables.lock().get(&name).map_or(0, BTreeMap::len)
+    }
+
+    /// Forgets the rows of `table`.
+    pub fn drop_rows(&self, table: &str) {
+        self.tables.lock().remove(&format!("projects/hayloft/instances/system/tables/{table}"));
     }
 
     fn check(&self) -> Result<(), Status> {
@@ -92,6 +98,9 @@ impl Bigtable for RowTable {
                 None => Bound::Unbounded,
             };
             let Some(EndKey::EndKeyOpen(end)) = range.end_key else { panic!("an open end") };
+            if matches!(&start, Bound::Included(key) | Bound::Excluded(key) if *key >= end) {
+                continue;
+            }
             let range = rows.range((start, Bound::Excluded(end)));
             found.extend(range.map(|(key, row)| (key.clone(), row.clone())));
         }
@@ -111,6 +120,35 @@ impl Bigtable for RowTable {
         let request = request.into_inner();
         self.apply(&request.table_name, &request.row_key, request.mutations);
         Ok(Response::new(MutateRowResponse::default()))
+    }
+
+    async fn check_and_mutate_row(
+        &self,
+        request: Request<CheckAndMutateRowRequest>,
+    ) -> Result<Response<CheckAndMutateRowResponse>, Status> {
+        self.check()?;
+        let request = request.into_inner();
+        let Some(Filter::Chain(chain)) = request.predicate_filter.and_then(|filter| filter.filter) else {
+            panic!("a photo directory asks for one column")
+        };
+        let (mut family, mut qualifier, mut wanted) = (String::new(), Bytes::new(), None);
+        for filter in chain.filters.into_iter().filter_map(|filter| filter.filter) {
+            match filter {
+                Filter::FamilyNameRegexFilter(name) => family = name,
+                Filter::ColumnQualifierRegexFilter(name) => qualifier = name,
+                Filter::ValueRegexFilter(value) => wanted = Some(value),
+                other => panic!("a photo directory does not use {other:?}"),
+            }
+        }
+        let found = {
+            let tables = self.tables.lock();
+            let row = tables.get(&request.table_name).and_then(|rows| rows.get(&request.row_key));
+            row.and_then(|row| row.get(&(family, qualifier)).cloned())
+        };
+        let predicate_matched = found.is_some_and(|value| wanted.is_none_or(|wanted| wanted == value));
+        let mutations = if predicate_matched { request.true_mutations } else { request.false_mutations };
+        self.apply(&request.table_name, &request.row_key, mutations);
+        Ok(Response::new(CheckAndMutateRowResponse { predicate_matched }))
     }
 
     async fn mutate_rows(
