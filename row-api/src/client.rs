@@ -9,7 +9,7 @@ use std::time::Duration;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Endpoint;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
@@ -156,6 +156,15 @@ impl RowClient {
     ///
     /// The server's status.
     pub async fn read_rows(&self, request: ReadRowsRequest) -> Result<RowStream, Status> {
+        self.read_rows_request(Request::new(request)).await
+    }
+
+    /// The rows that `request` asks for, which may carry a deadline and metadata.
+    ///
+    /// # Errors
+    ///
+    /// The server's status.
+    pub async fn read_rows_request(&self, request: Request<ReadRowsRequest>) -> Result<RowStream, Status> {
         let stream = self.rows.clone().read_rows(request).await?.into_inner();
         Ok(RowStream { stream, assembler: RowAssembler::default(), ready: Vec::new().into_iter() })
     }
