@@ -9,6 +9,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub trait Clock: Send + Sync + std::fmt::Debug + 'static {
     /// The current second. A `u32` lasts until 2106.
     fn now_s(&self) -> u32;
+
+    /// The same moment in microseconds, as exactly as the clock knows it.
+    fn now_us(&self) -> u64 {
+        u64::from(self.now_s()) * 1_000_000
+    }
 }
 
 /// The wall clock as it was when this was made, carried on by the monotonic
@@ -16,15 +21,15 @@ pub trait Clock: Send + Sync + std::fmt::Debug + 'static {
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     started: Instant,
-    started_unix_ms: u64,
+    started_unix_us: u64,
 }
 
 impl SystemClock {
     /// Starts from the wall clock.
     pub fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        Self { started: Instant::now(), started_unix_ms }
+        let started_unix_us = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        Self { started: Instant::now(), started_unix_us }
     }
 }
 
@@ -36,7 +41,11 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now_s(&self) -> u32 {
-        let elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        u32::try_from(self.started_unix_ms.saturating_add(elapsed_ms) / 1000).unwrap_or(u32::MAX)
+        u32::try_from(self.now_us() / 1_000_000).unwrap_or(u32::MAX)
+    }
+
+    fn now_us(&self) -> u64 {
+        let elapsed_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.started_unix_us.saturating_add(elapsed_us)
     }
 }

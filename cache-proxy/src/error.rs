@@ -41,6 +41,15 @@ pub enum Error {
         /// What the system said, if it did.
         source: Option<std::io::Error>,
     },
+    /// The directory for the cache's files cannot be made.
+    #[error("cannot make the directory {}", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the file system said.
+        #[source]
+        source: vfs::Error,
+    },
 }
 
 /// The outcome of making a cache.

@@ -9,6 +9,8 @@
 //! - `item_table`: the items, evicted by S3-FIFO within a limit of bytes;
 //! - `protocol`: lines into commands, numbers, and the answers' buffer;
 //! - `session`: one connection's commands run against the table, without a socket;
+//! - `origins`: keys with a route, read and written through to rows and photos;
+//! - `invalidation`: what is cached of rows goes when they change;
 //! - `connections`: who is connected, for `stats conns`;
 //! - `watch`, `prefixes`: what happens, for those who watch, and by prefix;
 //! - [`lease`]: fills and writes of keys that have an origin, inside the process;
@@ -19,8 +21,10 @@ pub mod error;
 pub mod options;
 
 mod connections;
+mod invalidation;
 mod item_table;
 pub mod lease;
+mod origins;
 mod prefixes;
 mod protocol;
 pub mod server;
@@ -31,4 +35,5 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result};
 pub use item_table::{Statistics, TableStatistics};
 pub use options::{CacheOptions, Credential, REFUSAL};
+pub use origins::options::OriginOptions;
 pub use server::{Cache, Certificates};

@@ -15,19 +15,29 @@ pub(crate) mod tls;
 mod udp;
 mod unix;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Door, Shutdown};
+use row_api::client::RowClient;
+use vfs::FileSystem;
 
 use crate::clock::Clock;
 use crate::connections::Peer;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::invalidation::follow_all;
+use crate::invalidation::positions::PositionFiles;
 use crate::item_table::TableStatistics;
 use crate::options::{CacheOptions, Credential};
+use crate::origins::Origins;
+use crate::origins::options::OriginOptions;
 use crate::session::SharedState;
 
 pub use tls::Certificates;
+
+/// What memcached counts for an item beside its value: header, flags, the longest key.
+const ITEM_OVERHEAD_BYTES: usize = 64 + 250;
 
 /// How often expired items are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -54,6 +64,34 @@ impl Cache {
         Ok(Self { shared: Arc::new(shared), clock })
     }
 
+    /// The same with origins for keys with a route: `rows` are cells of
+    /// [`OriginOptions::instance`] and others, read and written over `client`.
+    /// Where streams of changes are followed to is kept in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Option`]: an option is out of its range.
+    /// - [`Error::Directory`]: `dir` cannot be made.
+    pub fn with_origins(
+        options: CacheOptions,
+        origins: OriginOptions,
+        client: RowClient,
+        clock: Arc<dyn Clock>,
+        (fs, dir): (Arc<dyn FileSystem>, &Path),
+    ) -> Result<Self> {
+        options.check()?;
+        origins.check()?;
+        let positions = PositionFiles::open(fs, dir)
+            .map_err(|source| Error::Directory { dir: dir.to_owned(), source })?;
+        let mut shared = SharedState::new(options, rand::random(), clock.now_s());
+        let value_bytes_max = usize::try_from(shared.options.item_bytes_max).unwrap_or(usize::MAX);
+        let value_bytes_max = value_bytes_max.saturating_sub(ITEM_OVERHEAD_BYTES);
+        let items = Arc::clone(&shared.table);
+        let origins = Origins::new(origins, client, items, Arc::clone(&clock), value_bytes_max, positions);
+        shared.origins = Some(Arc::new(origins));
+        Ok(Self { shared: Arc::new(shared), clock })
+    }
+
     /// What the cache was made with.
     pub fn options(&self) -> &CacheOptions {
         &self.shared.options
@@ -75,10 +113,14 @@ impl Cache {
         self.shared.shutdown_asked.notified().await;
     }
 
-    /// Removes items as they expire, until `shutdown` begins. One task of this
-    /// serves all doors of a cache.
+    /// Removes items as they expire, and follows the changes of tables that cells
+    /// are cached of, until `shutdown` begins. One task of each serves all doors
+    /// of a cache.
     pub fn keep(&self, shutdown: &Shutdown) {
         shutdown.spawn(self.clone().reap(shutdown.clone()));
+        if let Some(origins) = &self.shared.origins {
+            shutdown.spawn(follow_all(Arc::clone(origins), shutdown.clone()));
+        }
     }
 
     /// Serves `door` until `shutdown` begins; its connections are tasks that

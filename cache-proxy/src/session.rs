@@ -12,6 +12,7 @@
 //! - [`meta`]: mg, ms, md, ma, me;
 //! - [`admin`]: who a client is, shutdown, watch, dumps;
 //! - [`observe`]: what watchers and counts by prefix hear of it all;
+//! - [`routed`]: all of them, for keys with a route to an origin;
 //! - [`stats`]: what `stats` answers.
 //!
 //! Invariant: the answers do not depend on how the bytes were cut into pieces.
@@ -21,6 +22,7 @@ mod classic;
 mod lease;
 mod meta;
 mod observe;
+mod routed;
 mod stats;
 mod store;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use tokio::sync::Notify;
 use crate::connections::Connections;
 use crate::item_table::ItemTable;
 use crate::options::{CacheOptions, Credential};
+use crate::origins::Origins;
 use crate::prefixes::Prefixes;
 use crate::protocol::answer;
 use crate::protocol::command::{self, Command};
@@ -44,6 +47,7 @@ use crate::watch::{Watch, Watchers};
 
 use admin::Dump;
 use classic::GetManner;
+use routed::{Reply, Routed};
 use store::{StoreCommand, Value};
 
 /// A line longer than this closes the connection, unless it is a get.
@@ -62,7 +66,9 @@ const RELATIVE_SECONDS_MAX: i32 = 60 * 60 * 24 * 30;
 /// What the sessions of a cache share.
 #[derive(Debug)]
 pub(crate) struct SharedState {
-    pub(crate) table: ItemTable,
+    pub(crate) table: Arc<ItemTable>,
+    /// Where keys with a route lead; none where no key has one.
+    pub(crate) origins: Option<Arc<Origins>>,
     pub(crate) options: CacheOptions,
     pub(crate) connections: Connections,
     pub(crate) started_at: u32,
@@ -86,7 +92,8 @@ impl SharedState {
     pub(crate) fn new(options: CacheOptions, seed: u64, now: u32) -> Self {
         let watchers = Arc::new(Watchers::default());
         Self {
-            table: ItemTable::new(options.memory_bytes_max, seed, Arc::clone(&watchers)),
+            table: Arc::new(ItemTable::new(options.memory_bytes_max, seed, Arc::clone(&watchers))),
+            origins: None,
             credentials: RwLock::new(options.credentials.clone()),
             options,
             connections: Connections::default(),
@@ -127,6 +134,8 @@ pub(crate) enum Status {
     OutputFull,
     /// It has nothing to say until [`Session::news`] come.
     Watching,
+    /// An errand must be done first.
+    Errand,
     /// The connection ends, once the answers are sent.
     Close,
 }
@@ -155,6 +164,10 @@ enum State {
     Line,
     /// In the middle of a get whose answers did not fit.
     Keys(GetManner),
+    /// In the middle of a get with routed keys.
+    RoutedKeys(GetManner),
+    /// An errand is done for a command; this is its answer.
+    Waiting(Reply),
     Value(ArrivingValue),
     /// So many bytes belong to a value that was refused.
     Skip(usize),
@@ -174,12 +187,14 @@ pub(crate) struct Session {
     /// The connection ends because of what the client sent.
     is_protocol_error: bool,
     state: State,
+    routed: Routed,
 }
 
 impl Session {
     pub(crate) fn new(shared: Arc<SharedState>, number: u64) -> Self {
         let is_known = shared.options.credentials.is_empty();
-        Self { shared, number, is_known, is_protocol_error: false, state: State::Line }
+        let (state, routed) = (State::Line, Routed::default());
+        Self { shared, number, is_known, is_protocol_error: false, state, routed }
     }
 
     /// Whether the connection ends because of what the client sent.
@@ -211,7 +226,12 @@ impl Session {
                 return (done, Status::OutputFull);
             }
             match self.step(&input[done..], output, now) {
-                Step::Done(count) => done += count,
+                Step::Done(count) => {
+                    done += count;
+                    if self.has_errand() {
+                        return (done, Status::Errand);
+                    }
+                }
                 Step::NeedInput => return (done, Status::NeedInput),
                 Step::Watching => return (input.len(), Status::Watching),
                 Step::Close => return (done, Status::Close),
@@ -251,6 +271,17 @@ impl Session {
                 output.put(&watch.watcher.take());
                 Step::Watching
             }
+            State::RoutedKeys(get) => {
+                let get = *get;
+                let Some((line, end)) = split_line(input) else { return Step::NeedInput };
+                self.step_routed_keys(get, line, (line.len(), end), output, now)
+            }
+            State::Waiting(_) => {
+                if let State::Waiting(reply) = std::mem::replace(&mut self.state, State::Line) {
+                    self.answer_waiting(&reply, output, now);
+                }
+                Step::Done(0)
+            }
             State::Value(value) => {
                 let missing = value.bytes.len() - value.filled;
                 let count = missing.min(input.len());
@@ -288,7 +319,13 @@ impl Session {
             return Step::Close;
         }
         self.saw_line(line);
-        match command::parse(line) {
+        let command = command::parse(line);
+        if self.shared.origins.is_some()
+            && let Some(step) = self.step_routed(&command, (line.len(), end), output, now)
+        {
+            return step;
+        }
+        match command {
             Command::Get { keys, with_cas, leases, exptime } => {
                 let get =
                     GetManner { with_cas, leases, expires_at: exptime.map(|exptime| expiry(exptime, now)) };

@@ -99,6 +99,12 @@ impl Cache {
             }
             match status {
                 Status::OutputFull => continue,
+                Status::Errand => {
+                    if let (Some(origins), Some(errand)) = (&self.shared.origins, session.take_errand()) {
+                        session.resume(origins.run(errand).await);
+                    }
+                    continue;
+                }
                 Status::Close if session.is_protocol_error() => return Ok(End::Protocol),
                 Status::Close => return Ok(End::Normal),
                 Status::NeedInput | Status::Watching => {}

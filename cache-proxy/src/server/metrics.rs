@@ -8,6 +8,9 @@ impl Cache {
     /// Brings the `hayloft_cache_*` metrics up to date: to be called when they
     /// are about to be read. The table counts for itself, at no cost a command.
     pub fn publish_metrics(&self) {
+        if let Some(origins) = &self.shared.origins {
+            origins.publish_metrics();
+        }
         let table = self.statistics();
         let counts = &table.counts;
         for (name, count) in [

@@ -78,6 +78,9 @@ impl Cache {
             if answer.len() > ANSWER_BYTES_MAX {
                 return b"SERVER_ERROR response too large for UDP\r\n".to_vec();
             }
+            if status == Status::Errand {
+                return b"SERVER_ERROR keys with a route are not served over UDP\r\n".to_vec();
+            }
             if status != Status::OutputFull {
                 return answer;
             }

@@ -138,7 +138,7 @@ impl Session {
         end
     }
 
-    fn get(&self, get: GetManner, key: &[u8], output: &mut Output, now: u32) {
+    pub(super) fn get(&self, get: GetManner, key: &[u8], output: &mut Output, now: u32) {
         let GetManner { with_cas, leases, expires_at } = get;
         if leases {
             return self.lease_get(key, output, now);

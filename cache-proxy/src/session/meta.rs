@@ -321,7 +321,7 @@ fn count_get(slot: &mut Slot<'_>, flags: &MetaFlags) {
 }
 
 /// Repeats the opaque and the key of a line that has no item to show, and ends the answer.
-fn put_written(line: &MetaLine<'_>, output: &mut Output) {
+pub(super) fn put_written(line: &MetaLine<'_>, output: &mut Output) {
     for word in line.words() {
         match word[0] {
             b'O' => put_opaque(output, word),
@@ -338,19 +338,19 @@ fn put_written(line: &MetaLine<'_>, output: &mut Output) {
     output.put(b"\r\n");
 }
 
-fn put_number(output: &mut Output, letter: u8, value: u64) {
+pub(super) fn put_number(output: &mut Output, letter: u8, value: u64) {
     output.put(&[b' ', letter]);
     output.put_number(value);
 }
 
-fn put_ttl(output: &mut Output, expires_at: u32, now: u32) {
+pub(super) fn put_ttl(output: &mut Output, expires_at: u32, now: u32) {
     match expires_at {
         0 => output.put(b" t-1"),
         expires_at => put_number(output, b't', u64::from(expires_at.saturating_sub(now))),
     }
 }
 
-fn put_opaque(output: &mut Output, word: &[u8]) {
+pub(super) fn put_opaque(output: &mut Output, word: &[u8]) {
     output.put(b" ");
     output.put(word);
 }

@@ -131,6 +131,11 @@ impl Session {
         if !value.wire_bytes().ends_with(b"\r\n") {
             return put_answer(output, answer::BAD_CHUNK, store.is_no_reply());
         }
+        if self.shared.origins.is_some()
+            && self.store_routed(store, value.without_end(store.key().len()), output, now)
+        {
+            return;
+        }
         match store {
             StoreCommand::Classic(line) if line.verb == StoreVerb::LeaseSet => {
                 self.lease_set(line, value, output, now);

@@ -43,6 +43,7 @@ fn converse<'p>(shared: Arc<SharedState>, pieces: impl Iterator<Item = &'p [u8]>
             match status {
                 Status::OutputFull => {}
                 Status::NeedInput | Status::Watching => break,
+                Status::Errand => unreachable!("there are no origins"),
                 Status::Close => return (answers, true),
             }
         }
