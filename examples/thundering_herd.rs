@@ -1,119 +1,133 @@
-//! A thundering herd: 500 clients read one hot key, and every time its value
-//! expires those who miss go to a slow origin to refill it.
-//!
-//! Any memcached will do, by default Hayloft's at 127.0.0.1:11211:
+//! A thundering herd: 1,000 clients miss one key at the same moment.
 //!
 //! ```sh
 //! cargo run --release -- serve &
-//! cargo run --release --example thundering_herd [ADDRESS]
+//! cargo run --release --example thundering_herd [MEMCACHED [BIGTABLE [CONSOLE]]]
 //! ```
 //!
-//! First everybody who misses asks the origin. Then `add` is a lock: who adds it
-//! asks the origin, the others wait and look again. That is about one origin read
-//! an expiry, but one who dies with the lock holds the others up until it expires,
-//! and a fill slower than the lock overwrites a newer value. Leases ("Scaling
-//! Memcache at Facebook", NSDI 2013, section 3.2.1) answer both.
+//! First the way of plain memcached: everybody who misses asks the origin and
+//! sets what it found. Then one key with a route, `row:<table>:<row>:<family>:<qualifier>`:
+//! who misses waits for the one read that the cache makes for all, so the origin
+//! is asked once ("Scaling Memcache at Facebook", NSDI 2013, section 3.2.1, says
+//! what a herd does and how leases tame it). Then somebody writes the row by the
+//! row API, and the herd sees the new value.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use row_api::admin::{ColumnFamily, CreateTableRequest, Table};
+use row_api::client::{RowClient, connect_lazy};
+use row_api::data::mutation::{Mutation, SetCell};
+use row_api::names::TableName;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const CLIENT_COUNT: usize = 500;
-const ROUND: Duration = Duration::from_secs(10);
-const VALUE_SECONDS: u64 = 2;
-const ORIGIN_LATENCY: Duration = Duration::from_millis(200);
+const CLIENT_COUNT: usize = 1_000;
+const TABLE: &str = "projects/any/instances/any/tables/herd";
+const KEY: &str = "row:projects/any/instances/any/tables/herd:hot:f:q";
 
-#[derive(Default)]
-struct Counts {
-    reads: AtomicU64,
-    misses: AtomicU64,
-    origin_reads: AtomicU64,
-    longest_wait_ms: AtomicU64,
-}
+struct Client(BufReader<TcpStream>);
 
-/// Sends one command and returns its answer, which ends with `end`.
-async fn ask(stream: &mut TcpStream, command: &str, end: &str) -> Outcome<String> {
-    stream.write_all(command.as_bytes()).await?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(end.as_bytes()) {
-        if stream.read_buf(&mut answer).await? == 0 {
-            return Err("the cache closed the connection".into());
-        }
+impl Client {
+    async fn connect(address: &str) -> Outcome<Self> {
+        Ok(Self(BufReader::new(TcpStream::connect(address).await?)))
     }
-    Ok(String::from_utf8(answer)?)
-}
 
-/// Reads the hot key once, filling it if need be.
-async fn read(stream: &mut TcpStream, with_lock: bool, counts: &Counts) -> Outcome<()> {
-    let started = Instant::now();
-    let mut missed = false;
-    while ask(stream, "get hot\r\n", "END\r\n").await? == "END\r\n" {
-        missed = true;
-        let lock = "add hot:lock 0 2 0\r\n\r\n";
-        if with_lock && ask(stream, lock, "STORED\r\n").await? != "STORED\r\n" {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        }
-        counts.origin_reads.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(ORIGIN_LATENCY).await;
-        ask(stream, &format!("set hot 0 {VALUE_SECONDS} 6\r\nanswer\r\n"), "STORED\r\n").await?;
-        if with_lock {
-            ask(stream, "delete hot:lock\r\n", "\r\n").await?;
-        }
-        break;
+    async fn ask(&mut self, command: &str) -> Outcome<String> {
+        self.0.write_all(command.as_bytes()).await?;
+        let mut line = String::new();
+        self.0.read_line(&mut line).await?;
+        Ok(line.trim_end().to_owned())
     }
-    counts.reads.fetch_add(1, Ordering::Relaxed);
-    counts.misses.fetch_add(u64::from(missed), Ordering::Relaxed);
-    counts.longest_wait_ms.fetch_max(u64::try_from(started.elapsed().as_millis())?, Ordering::Relaxed);
-    Ok(())
+
+    async fn get(&mut self, key: &str) -> Outcome<Option<String>> {
+        let line = self.ask(&format!("get {key}\r\n")).await?;
+        let mut words = line.split(' ');
+        match words.next() {
+            Some("END") => return Ok(None),
+            Some("VALUE") => {}
+            _ => return Err(line.into()),
+        }
+        let mut value = vec![0; words.nth(2).unwrap_or("0").parse::<usize>()? + "\r\nEND\r\n".len()];
+        self.0.read_exact(&mut value).await?;
+        Ok(Some(String::from_utf8(value)?.split("\r\n").next().unwrap_or_default().to_owned()))
+    }
 }
 
-async fn round(address: &str, name: &str, with_lock: bool) -> Outcome<()> {
-    let counts = Arc::new(Counts::default());
-    let started = Instant::now();
-    let mut clients = tokio::task::JoinSet::new();
+/// Has all clients read `key` at once, and those who miss read the row and set it; what they got.
+async fn stampede(
+    address: &str,
+    key: &'static str,
+    rows: &RowClient,
+    table: &Arc<TableName>,
+) -> Outcome<String> {
+    let (mut clients, asked) = (Vec::new(), Arc::new(AtomicU64::new(0)));
     for _ in 0..CLIENT_COUNT {
-        let mut stream = TcpStream::connect(address).await?;
-        let counts = Arc::clone(&counts);
-        clients.spawn(async move {
-            while started.elapsed() < ROUND {
-                read(&mut stream, with_lock, &counts).await?;
-                tokio::time::sleep(Duration::from_millis(5)).await;
+        clients.push(Client::connect(address).await?);
+    }
+    let (started, mut herd) = (Instant::now(), tokio::task::JoinSet::new());
+    for mut client in clients {
+        let (rows, table, asked) = (rows.clone(), Arc::clone(table), Arc::clone(&asked));
+        herd.spawn(async move {
+            if let Some(value) = client.get(key).await? {
+                return Outcome::Ok(value);
             }
-            Outcome::Ok(())
+            asked.fetch_add(1, Ordering::Relaxed);
+            let row = rows.read_row(&table, b"hot").await?.ok_or("there is no row")?;
+            let value = String::from_utf8(row.cell("f", b"q").ok_or("there is no cell")?.value.to_vec())?;
+            client.ask(&format!("set {key} 0 0 {}\r\n{value}\r\n", value.len())).await?;
+            Ok(value)
         });
     }
-    let bar = ProgressBar::new(ROUND.as_secs() * 10).with_prefix(name.to_owned());
-    bar.set_style(ProgressStyle::with_template("{prefix} [{bar:30}] {elapsed}, {msg} origin reads")?);
-    while started.elapsed() < ROUND {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        bar.inc(1);
-        bar.set_message(counts.origin_reads.load(Ordering::Relaxed).to_string());
+    let mut values = std::collections::BTreeSet::new();
+    while let Some(value) = herd.join_next().await {
+        values.insert(value??);
     }
-    while let Some(client) = clients.join_next().await {
-        client??;
-    }
-    bar.finish_and_clear();
-    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let (reads, misses, origin) = (count(&counts.reads), count(&counts.misses), count(&counts.origin_reads));
-    let longest = count(&counts.longest_wait_ms);
-    println!("{name}: {reads} reads, {misses} missed, {origin} origin reads, longest wait {longest} ms");
-    Ok(())
+    let (asked, ms) = (asked.load(Ordering::Relaxed), started.elapsed().as_millis());
+    Ok(format!("{CLIENT_COUNT} clients got {values:?} in {ms} ms; {asked} of them asked the origin"))
+}
+
+/// The cells that the cache has read from its origin so far.
+fn cells_read(console: &str) -> Outcome<u64> {
+    let metrics = ureq::get(format!("http://{console}/metrics")).call()?.body_mut().read_to_string()?;
+    let series = metrics.lines().find(|line| line.starts_with("hayloft_cache_origin_keys_total"));
+    Ok(series.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0), str::parse)?)
 }
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:11211".to_owned());
-    println!("{CLIENT_COUNT} clients, a value of {VALUE_SECONDS} s, an origin of {ORIGIN_LATENCY:?}");
-    for (name, with_lock) in [("get and set", false), ("add as lock", true)] {
-        round(&address, name, with_lock).await?;
-        tokio::time::sleep(Duration::from_secs(VALUE_SECONDS + 1)).await;
+    let mut words = std::env::args().skip(1);
+    let mut address = |default: &str| words.next().unwrap_or(default.to_owned());
+    let (memcached, bigtable, console) =
+        (address("127.0.0.1:11211"), address("127.0.0.1:8086"), address("127.0.0.1:8081"));
+    let rows = RowClient::new(connect_lazy(&format!("http://{bigtable}").parse::<http::Uri>()?.into()));
+    let table = Arc::new(TableName::parse("table", TABLE)?);
+    let families = [("f".to_owned(), ColumnFamily::default())].into();
+    let request = CreateTableRequest {
+        parent: table.instance.to_string(),
+        table_id: table.table.clone(),
+        table: Some(Table { column_families: families, ..Table::default() }),
+        ..CreateTableRequest::default()
+    };
+    if let Err(status) = rows.table_admin().create_table(request).await {
+        println!("the table: {}", status.message());
+    }
+    for (value, key) in [("first", "hot"), ("second", KEY), ("third", KEY)] {
+        let set = SetCell {
+            family_name: "f".into(),
+            column_qualifier: "q".into(),
+            timestamp_micros: -1,
+            value: value.into(),
+        };
+        rows.mutate_row(&table, b"hot", vec![Mutation::SetCell(set).into()]).await?;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        Client::connect(&memcached).await?.ask("delete hot\r\n").await?;
+        let before = cells_read(&console)?;
+        println!("{key}: {}", stampede(&memcached, key, &rows, &table).await?);
+        println!("    the cache read the origin {} times", cells_read(&console)? - before);
     }
     Ok(())
 }

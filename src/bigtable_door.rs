@@ -11,7 +11,7 @@ mod tests;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -53,9 +53,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// and can end it in order, only once it has them.
 const PREFACE_BYTES: usize = 24;
 
-/// A call's answer to be.
-type Answering = Pin<Box<dyn Future<Output = http::Response<Answer>> + Send>>;
-
 /// Serves `rows`, and what else is in `routes`, until `shutdown` begins;
 /// connections then finish the calls they have. Bodies of requests take
 /// `in_flight_bytes_max` bytes at most.
@@ -82,17 +79,17 @@ async fn serve_within<T: Bigtable>(
     let stop = shutdown.clone();
     door.serve(shutdown, move |stream, peer| {
         let (rows, routes, in_flight) = (Arc::clone(&rows), routes.clone(), Arc::clone(&in_flight));
-        let calls = FirstHere::default();
-        let (starter, expecting) = (calls.starter(), calls.starter());
+        let executor = FirstHere::default();
+        let calls = executor.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
             let (deadline, malformed) = match deadline::of(request.headers()) {
                 Ok(deadline) => (deadline, None),
                 Err(malformed) => (None, Some(malformed)),
             };
             let call = Arc::new(Call::new(in_flight.begin(), patience, deadline));
-            expecting.expect(Arc::clone(&call));
+            calls.expect(Arc::clone(&call));
             let request = request.map(|body| RequestBody::new(body, Arc::clone(&call)));
-            let answering = answer(&rows, &routes, request);
+            let answering = answer(Arc::clone(&rows), routes.clone(), request);
             async move {
                 let answer = match malformed {
                     Some(malformed) => Some(malformed.into_http()),
@@ -105,7 +102,7 @@ async fn serve_within<T: Bigtable>(
         let stop = stop.clone();
         async move {
             let Some(stream) = begun(stream, patience, &stop).await else { return };
-            let connection = hyper::server::conn::http2::Builder::new(starter)
+            let connection = hyper::server::conn::http2::Builder::new(executor.clone())
                 .auto_date_header(false)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
@@ -125,7 +122,7 @@ async fn serve_within<T: Bigtable>(
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                calls.go_on(context);
+                executor.begin();
                 let ended = connection.as_mut().poll(context);
                 // A peer that takes nothing wakes the task, or fails it, when it does.
                 match stream.poll_send(context) {
@@ -142,19 +139,14 @@ async fn serve_within<T: Bigtable>(
 }
 
 /// Has `rows` answer the request, or `routes` where it is for another service.
-///
-/// In a box of its own: what hyper makes of it is moved several times before it is polled.
-fn answer<T: Bigtable>(
-    rows: &Arc<T>,
-    routes: &TowerToHyperService<Routes>,
+async fn answer<T: Bigtable>(
+    rows: Arc<T>,
+    routes: TowerToHyperService<Routes>,
     request: http::Request<RequestBody<Incoming>>,
-) -> Answering {
+) -> http::Response<Answer> {
     match RowCall::of(&request) {
-        Some(call) => Box::pin(call.answer(Arc::clone(rows), request.into_body())),
-        None => {
-            let answering = routes.call(request);
-            Box::pin(async { answering.await.unwrap_or_else(|error| match error {}).map(Answer::Other) })
-        }
+        Some(call) => call.answer(rows, request).await,
+        None => routes.call(request).await.unwrap_or_else(|error| match error {}).map(Answer::Other),
     }
 }
 

@@ -14,9 +14,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cache_proxy::CacheOptions;
+use cache_proxy::{CacheOptions, OriginOptions};
 use cluster::telemetry::EventFormat;
 use haystack::HaystackOptions;
+use row_api::names::InstanceName;
 
 pub(crate) use keys::KEYS;
 
@@ -57,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) cache_bytes: u64,
     /// Bytes of the memcached door's largest item.
     pub(crate) cache_item_bytes_max: u64,
+    /// Where memcached keys with a route lead.
+    pub(crate) origins: OriginConfig,
     /// Bytes of the largest photo taken.
     pub(crate) photo_bytes_max: u64,
     /// Bytes of the largest blob taken.
@@ -81,6 +84,23 @@ pub(crate) struct Config {
     pub(crate) events_filter: String,
 }
 
+/// Where memcached keys with a route lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OriginConfig {
+    /// The instance of tables named by their id alone.
+    pub(crate) instance: InstanceName,
+    /// The URI of the Bigtable door of rows; none is this process.
+    pub(crate) rows: Option<String>,
+    /// `host:port` of the photo door; none is this process.
+    pub(crate) photos: Option<String>,
+    /// The longest a call takes.
+    pub(crate) timeout: Duration,
+    /// Calls under way at once.
+    pub(crate) calls_max: u64,
+    /// The oldest that a cached cell is whose table is not followed.
+    pub(crate) staleness_max: Duration,
+}
+
 /// Where one door listens, and to how many at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
@@ -100,6 +120,7 @@ impl Default for Config {
         let rows = lsm::Options::default();
         let photos = HaystackOptions::default();
         let cache = CacheOptions::default();
+        let origins = OriginOptions::default();
         Self {
             data_dir: PathBuf::from("./hayloft-data"),
             ephemeral: false,
@@ -119,6 +140,14 @@ impl Default for Config {
             undelete_time: master::MasterOptions::default().undelete_time,
             cache_bytes: cache.memory_bytes_max,
             cache_item_bytes_max: cache.item_bytes_max,
+            origins: OriginConfig {
+                instance: origins.instance,
+                rows: None,
+                photos: None,
+                timeout: origins.timeout,
+                calls_max: origins.call_count_max as u64,
+                staleness_max: origins.staleness_max,
+            },
             photo_bytes_max: photos.photo_bytes_max,
             blob_bytes_max: photos.blob_bytes_max,
             photo_bodies_bytes_max: photos.body_bytes_in_flight_max,

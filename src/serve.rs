@@ -5,6 +5,7 @@
 //! the rest recovers. Stopping goes the other way round: doors close and drain,
 //! then the photo store closes, then the tablet server.
 
+mod cache;
 mod doors;
 mod home;
 mod rows;
@@ -14,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use cache_proxy::{Cache, CacheOptions, SystemClock};
+use cache_proxy::Cache;
 use cluster::lock_service::LockError;
 use cluster::telemetry::{self, EventsError, Telemetry};
 use cluster::{DoorError, Shutdown};
@@ -57,6 +58,8 @@ pub(crate) enum ServeError {
     Haystack(#[source] haystack::Error),
     #[error("cannot set up the cache")]
     Cache(#[source] cache_proxy::Error),
+    #[error("origins.rows is no address of a Bigtable door")]
+    Origin(#[source] tonic::transport::Error),
 }
 
 /// Serves until SIGTERM or SIGINT, then stops in order.
@@ -77,10 +80,10 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let parts = Arc::new(Parts::new());
     tokio::spawn(console::serve(doors.console, parts.console(&addresses), shutdown.clone()));
 
-    let cache = Cache::new(cache_options(config), Arc::new(SystemClock::new())).map_err(ServeError::Cache)?;
-    let cache = parts.cache.get_or_init(|| cache).clone();
     let rows = Rows::open(config, &home).await?;
     let rows = parts.rows.get_or_init(|| rows);
+    let cache = cache::open(config, &home, rows, doors.photos.local_address())?;
+    let cache = parts.cache.get_or_init(|| cache).clone();
     let photos = open_photos(config, &home, rows).await?;
     let photos = parts.photos.get_or_init(|| photos).clone();
 
@@ -168,15 +171,6 @@ impl Parts {
 /// A count that its key has kept small.
 fn count(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-fn cache_options(config: &Config) -> CacheOptions {
-    CacheOptions {
-        memory_bytes_max: config.cache_bytes,
-        item_bytes_max: config.cache_item_bytes_max,
-        connection_count_max: count(config.memcached.connections_max),
-        ..CacheOptions::default()
-    }
 }
 
 /// Opens the volumes; recovery reads files, so not on a thread that serves.

@@ -188,21 +188,21 @@ impl Body for AnswerBody {
 
 /// The task of a call, which ends where its peer does not take the answer.
 /// Dropping what is left of it resets the stream.
-pub(super) struct Watched {
-    task: Pin<Box<dyn Future<Output = ()> + Send>>,
+pub(super) struct Watched<F> {
+    task: Pin<Box<F>>,
     call: Arc<Call>,
     /// The frame that waits to be taken, by its number, and until when it may.
     stuck: Option<(u64, Instant)>,
     alarm: Alarm,
 }
 
-impl Watched {
-    pub(super) fn new(task: Pin<Box<dyn Future<Output = ()> + Send>>, call: Arc<Call>) -> Self {
+impl<F> Watched<F> {
+    pub(super) fn new(task: Pin<Box<F>>, call: Arc<Call>) -> Self {
         Self { task, call, stuck: None, alarm: Alarm::default() }
     }
 }
 
-impl Future for Watched {
+impl<F: Future<Output = ()>> Future for Watched<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {

@@ -3,7 +3,7 @@
 use cluster::telemetry::{EventFormat, check_filter};
 
 use super::Config;
-use super::values::{address, boolean, bytes, count, shown_bytes, span};
+use super::values::{address, boolean, bytes, count, instance, origin, shown_bytes, span};
 
 /// One setting.
 pub(crate) struct Key {
@@ -175,6 +175,42 @@ pub(crate) const KEYS: &[Key] = &[
         about: "the largest item taken",
         set: |config, text| bytes(text, 1 << 10, 1 << 30).map(|value| config.cache_item_bytes_max = value),
         show: |config| shown_bytes(config.cache_item_bytes_max),
+    },
+    Key {
+        name: "origins.instance",
+        about: "the instance of tables that a memcached key row:<table>:… names by their id alone",
+        set: |config, text| instance(text).map(|value| config.origins.instance = value),
+        show: |config| config.origins.instance.to_string(),
+    },
+    Key {
+        name: "origins.rows",
+        about: "where cells of such keys are read and written: http://host:port of a Bigtable door, or here",
+        set: |config, text| origin(text, true).map(|value| config.origins.rows = value),
+        show: |config| config.origins.rows.clone().unwrap_or_else(|| "here".to_owned()),
+    },
+    Key {
+        name: "origins.photos",
+        about: "where photos of memcached keys photo:<id>:<size> are read: host:port of a photo door, or here",
+        set: |config, text| origin(text, false).map(|value| config.origins.photos = value),
+        show: |config| config.origins.photos.clone().unwrap_or_else(|| "here".to_owned()),
+    },
+    Key {
+        name: "origins.timeout",
+        about: "the longest that a read or write of an origin takes before its client is told of an error",
+        set: |config, text| span(text, 1, 300).map(|value| config.origins.timeout = value),
+        show: |config| humantime::format_duration(config.origins.timeout).to_string(),
+    },
+    Key {
+        name: "origins.calls_max",
+        about: "reads and writes of origins under way at once; others wait",
+        set: |config, text| count(text, 1..=10_000).map(|value| config.origins.calls_max = value),
+        show: |config| config.origins.calls_max.to_string(),
+    },
+    Key {
+        name: "origins.staleness_max",
+        about: "the oldest that a cached cell is which was written elsewhere, when its table's changes cannot be followed",
+        set: |config, text| span(text, 1, 3600).map(|value| config.origins.staleness_max = value),
+        show: |config| humantime::format_duration(config.origins.staleness_max).to_string(),
     },
     Key {
         name: "console.listen",

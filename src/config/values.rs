@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use row_api::names::InstanceName;
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "must be true or false".to_owned())
@@ -19,6 +20,24 @@ pub(super) fn count(text: &str, range: RangeInclusive<u64>) -> Result<u64, Strin
         .ok()
         .filter(|value| range.contains(value))
         .ok_or_else(|| format!("must be a number from {} to {}", range.start(), range.end()))
+}
+
+pub(super) fn instance(text: &str) -> Result<InstanceName, String> {
+    InstanceName::parse("", text).map_err(|_| "must be projects/<project>/instances/<instance>".to_owned())
+}
+
+/// Where an origin is, none being here: `http://host:port`, or without a scheme `host:port`.
+pub(super) fn origin(text: &str, with_scheme: bool) -> Result<Option<String>, String> {
+    if text == "here" {
+        return Ok(None);
+    }
+    let form = if with_scheme { "http://host:port" } else { "host:port" };
+    let authority = if with_scheme { text.strip_prefix("http://") } else { Some(text) };
+    let uri = authority.and_then(|authority| authority.parse::<http::uri::Authority>().ok());
+    match uri.filter(|uri| uri.port_u16().is_some_and(|port| port > 0) && !uri.as_str().contains('@')) {
+        Some(_) => Ok(Some(text.to_owned())),
+        None => Err(format!("must be {form}, or here for this process")),
+    }
 }
 
 /// Bytes, plain or with a unit: `4096`, `64MiB`.

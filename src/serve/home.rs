@@ -6,6 +6,7 @@
 //! tablet-server-2/   the same of a second tablet server, and so on
 //! checkpoints/       what backups and deleted tables hold
 //! haystack/          photo volumes and their index files
+//! cache/streams/     how far the cache has followed the changes of which tables
 //! ```
 
 use std::path::PathBuf;
@@ -54,6 +55,11 @@ impl Home {
     /// Where the tablet servers' directories are.
     pub(super) fn tablet_servers(&self) -> PathBuf {
         self.dir.clone()
+    }
+
+    /// Where the cache keeps how far it has followed changes.
+    pub(super) fn cache_streams(&self) -> PathBuf {
+        self.dir.join("cache/streams")
     }
 
     /// The photo store's directory.

@@ -48,5 +48,9 @@ def test_photo_album_verifies_each_size(example, server):
     assert str(len(photographs())) in printed
 
 
-def test_thundering_herd_survives(example, server):
-    assert example("thundering_herd", server.memcached)
+def test_thundering_herd_reads_the_origin_once(example, server):
+    printed = example("thundering_herd", server.memcached, server.bigtable, server.console)
+    plain, first, second = [line for line in printed.splitlines() if "clients got" in line]
+    assert "1000 clients got" in plain and '{"second"}' in first and '{"third"}' in second
+    reads = [line.split()[-2] for line in printed.splitlines() if "the cache read the origin" in line]
+    assert reads == ["0", "1", "1"], printed

@@ -105,8 +105,7 @@ impl Locator {
         let first_key = place.first_key(table);
         match self.known(&first_key, table, place) {
             Some(location) => Ok(location),
-            // Rare, and large to hold.
-            None => Box::pin(self.find(table, place, first_key)).await,
+            None => self.find(table, place, first_key).await,
         }
     }
 

@@ -182,8 +182,7 @@ impl Router {
                 },
                 Err(error) => error,
             };
-            // Rare, and large to hold.
-            Box::pin(attempts.pause(self, table, error)).await?;
+            attempts.pause(self, table, error).await?;
         }
     }
 }
