@@ -374,7 +374,7 @@ async function deleteShown() {
 
 // --- uploads
 
-const uploads = { waiting: [], running: 0, all: [] };
+const uploads = { waiting: [], running: 0, all: [], hiding: 0 };
 
 function randomKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -395,6 +395,7 @@ function enqueue(files) {
     uploads.all.push(upload);
     uploads.waiting.push(upload);
   }
+  clearTimeout(uploads.hiding);
   $("uploads").hidden = false;
   showUploads();
   while (uploads.running < UPLOADS_AT_ONCE && uploads.waiting.length) { uploads.running += 1; work(); }
@@ -408,7 +409,7 @@ async function work() {
   uploads.running -= 1;
   if (uploads.running > 0) return;
   const failed = uploads.all.filter((upload) => upload.failed).length;
-  if (!failed) setTimeout(() => { if (!uploads.running) $("uploads").hidden = true; }, 2500);
+  if (!failed) uploads.hiding = setTimeout(() => { $("uploads").hidden = true; }, 2500);
   if (state.view !== "albums" || !failed) { if (!$("viewer").open) await reload(); }
 }
 
