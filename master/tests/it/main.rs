@@ -6,6 +6,7 @@ mod backups;
 mod changes;
 mod crashes;
 mod instances;
+mod linearizability;
 mod moves;
 mod operations;
 mod replacements;
