@@ -3,6 +3,7 @@
 mod aggregates;
 mod filter_model;
 mod filters;
+mod gc_model;
 mod model;
 mod scans;
 mod writes;
