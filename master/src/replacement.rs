@@ -21,7 +21,8 @@
 //! nothing; its gateway finds the new tablets in METADATA and sends the request
 //! once more, and scans go on there behind the row that they reached.
 //!
-//! A crash, or a failure, before step 3 took effect is followed by the removal of
+//! A crash, or a failure, before step 3 took effect is followed by METADATA's row as it
+//! was, once more, in case that the failed write is in a log somewhere, and by the removal of
 //! what there is of the new tablets; one after it by steps 4 to 8. Both can be
 //! done again. That is settled at the next start, and before the next change of
 //! any table's tablets. The first new tablet's row tells which of the two it is;
@@ -317,6 +318,7 @@ impl Master {
     async fn abandon(&self, replacement: &Replacement) -> Result<bool> {
         let Replacement { from, to } = replacement;
         let (source, target) = (self.control(&from[0]).ok(), self.control(&to[0]).ok());
+        self.take_back(replacement).await?;
         if let Some(source) = &source {
             for old in from {
                 source.resume_tablet(old.tablet).await?;
@@ -329,6 +331,20 @@ impl Master {
             target.drop_tablet(new.tablet).await?;
         }
         Ok(source.is_some())
+    }
+
+    /// Has METADATA's row of the first new tablet be what it was. A write of it that failed may be
+    /// in a log still, which takes it up once its disk has space or which another server recovers:
+    /// nobody may write to the old tablets before that can no more commit the new ones.
+    async fn take_back(&self, replacement: &Replacement) -> Result<()> {
+        let first = replacement.first();
+        if Level::of(first) == Level::Root {
+            return Ok(());
+        }
+        match replacement.from.iter().find(|old| old.key() == first.key()) {
+            Some(old) => self.record(std::slice::from_ref(old)).await,
+            None => self.metadata.remove([first.key()]).await,
+        }
     }
 
     async fn end_hand_over(&self, replacement: &Replacement, source: &dyn TabletControl) -> Result<()> {

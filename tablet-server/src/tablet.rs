@@ -70,6 +70,9 @@ const FLUSHES_AHEAD_MAX: usize = 4;
 /// A write waited in vain.
 const STALLED: Error = Error::Busy { what: "writes come faster than the disk takes them" };
 
+/// A write waited in vain for tablets that are to take the place of this one.
+const HELD: Error = Error::Busy { what: "the row's tablet is being split, moved or merged" };
+
 /// What the tablets of a server share. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
@@ -295,8 +298,7 @@ impl Tablet {
     /// Applies `rows` in their order, each atomically, and waits until they are durable.
     pub(crate) async fn mutate_rows(&self, rows: &[RowMutations]) -> Result<Vec<RowsOutcome>> {
         let applied = {
-            let _gate = self.gate.read().await;
-            self.check_open()?;
+            let _gate = self.pass_gate().await?;
             rows.first().into_iter().for_each(|row| self.note_request(row.row_key()));
             let keys = rows.iter().map(|row| row.row_key().as_ref());
             let _locks = self.around.locks.shared(self.id().0, keys).await;
@@ -472,10 +474,26 @@ impl Tablet {
 
     /// Keeps the tablet open, with `row` in it, while the guard lives.
     async fn enter(&self, row: &[u8]) -> Result<RwLockReadGuard<'_, ()>> {
-        let gate = self.gate.read().await;
-        self.check_open()?;
+        let gate = self.pass_gate().await?;
         self.check_row(row)?;
         self.note_request(row);
+        Ok(gate)
+    }
+
+    /// Keeps the tablet open while the guard lives, after a bounded wait where other tablets are to take its
+    /// place: what became of that may not be known before a disk, or a server, is well again.
+    async fn pass_gate(&self) -> Result<RwLockReadGuard<'_, ()>> {
+        let gate = match self.gate.try_read() {
+            Ok(gate) => gate,
+            Err(_) => match tokio::time::timeout(self.around.stall_patience, self.gate.read()).await {
+                Ok(gate) => gate,
+                Err(_) => {
+                    self.around.engine.check()?;
+                    return Err(HELD);
+                }
+            },
+        };
+        self.check_open()?;
         Ok(gate)
     }
 

@@ -5,6 +5,7 @@ mod aggregates;
 mod backups;
 mod changes;
 mod crashes;
+mod dead_disks;
 mod instances;
 mod linearizability;
 mod moves;

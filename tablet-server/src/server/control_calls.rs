@@ -54,8 +54,14 @@ impl TabletControl for TabletServer {
     async fn drop_tablet(&self, tablet: TabletId) -> Result<()> {
         self.stop_serving(tablet).await;
         let engine = self.around.engine.clone();
-        let drop_all =
-            move || trees_of(&engine, tablet).into_iter().try_for_each(|tree| engine.drop_tree(tree));
+        let drop_all = move || {
+            trees_of(&engine, tablet).into_iter().try_for_each(|tree| engine.drop_tree(tree))?;
+            // Where a manifest has failed, a tree that is not there now may be there at the next start.
+            match engine.check() {
+                Err(lsm::Error::DiskFull) => Ok(()),
+                checked => checked,
+            }
+        };
         blocking(move || Ok(drop_all()?)).await
     }
 
