@@ -1,12 +1,13 @@
 //! What can go wrong in the master, and what a client is told of it.
 
 use cluster::lock_service::LockError;
+use row_api::retry;
 use tonic::{Code, Status};
 
 /// An operation of the master that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No tablet server is there to take a tablet: try again later.
+    /// No tablet server is there to take a tablet: try again later. What had begun is done by then, or is done again.
     #[error("no tablet server is alive")]
     NoServer,
     /// The request cannot be done as it is, or as things are: the status says why.
@@ -53,11 +54,23 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(status) => *status,
-            Error::NoServer => Self::unavailable(error.to_string()),
+            Error::NoServer => retry::unavailable(error.to_string()),
             Error::Tablets(error) => error.into(),
             Error::Lock(error @ LockError::Conflict { .. }) => Self::aborted(error.to_string()),
             Error::Lock(error @ LockError::Refused { .. }) => Self::invalid_argument(error.to_string()),
             Error::Lock(error) => tablet_server::Error::Lock(error).into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_without_tablet_servers_tells_when_to_ask_again() {
+        let status = Status::from(Error::NoServer);
+        assert_eq!((status.code(), retry::delay_of(&status)), (Code::Unavailable, Some(retry::SOON)));
+        assert_eq!(retry::delay_of(&Error::from(Status::unavailable("the master is stopping")).into()), None);
     }
 }

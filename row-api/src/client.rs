@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Endpoint;
@@ -122,7 +123,10 @@ impl RowClient {
                     .ok_or_else(|| Status::internal("the server answered for an entry it was not given"))?;
                 *place = match Code::from(status.code) {
                     Code::Ok => Ok(()),
-                    code => Err(Status::new(code, status.message)),
+                    code => {
+                        let details = status.encode_to_vec().into();
+                        Err(Status::with_details(code, status.message, details))
+                    }
                 };
             }
         }

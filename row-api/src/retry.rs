@@ -3,7 +3,8 @@
 //! They look for `google.rpc.RetryInfo` among a status' details
 //! (`grpc-status-details-bin`) and wait as long as it says instead of by their
 //! own backoff; some retry for it what they would not otherwise. So a status
-//! from here stands only where nothing of the request has been logged.
+//! from here stands only where nothing of the request has been logged, or where what
+//! has begun of it does no harm when it is done again.
 
 use std::time::Duration;
 

@@ -114,6 +114,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the disk has no space for what was to be written; more of it may help.
+    pub fn is_full_disk(&self) -> bool {
+        let mut source = Some(self as &(dyn std::error::Error + 'static));
+        while let Some(error) = source {
+            let kind = error.downcast_ref::<vfs::Error>().map(vfs::Error::kind);
+            let is_full = matches!(error.downcast_ref(), Some(lsm::Error::DiskFull))
+                || matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
+            if is_full {
+                return true;
+            }
+            source = error.source();
+        }
+        false
+    }
+}
+
 /// An operation's outcome.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -150,10 +167,12 @@ fn storage_status(error: &lsm::Error) -> Status {
         lsm::Error::Poisoned => Status::unavailable(
             "an earlier write failed on the server's disk; it takes no writes until it is restarted",
         ),
-        lsm::Error::Closed => Status::unavailable("the server is stopping"),
-        lsm::Error::BatchTooLarge { .. } | lsm::Error::EntryTooLarge { .. } => {
-            Status::invalid_argument(error.to_string())
-        }
+        // A closed engine logs nothing; what it logged before is durable or was poisoned.
+        lsm::Error::Closed => retry::unavailable("the server is stopping"),
+        lsm::Error::BatchTooLarge { bytes, bytes_max } => Status::invalid_argument(format!(
+            "the request takes {bytes} bytes in the commit log, at most {bytes_max}: a table with a change stream logs its mutations twice",
+        )),
+        lsm::Error::EntryTooLarge { .. } => Status::invalid_argument(error.to_string()),
         lsm::Error::NoMergeOperator(_) => Status::failed_precondition(
             "the row's tablet was made by a version without aggregates: copy the table to one that this version creates",
         ),
@@ -182,6 +201,7 @@ mod tests {
         assert_eq!(delay(Error::Busy { what: "too many requests wait" }), Some(retry::SOON));
         assert_eq!(delay(Error::NotServed { tablet: TabletId(7) }), Some(retry::SOON));
         assert_eq!(delay(Error::NoTablet), Some(retry::SOON));
+        assert_eq!(delay(Error::Storage(lsm::Error::Closed)), Some(retry::SOON));
         assert_eq!(delay(Error::Storage(lsm::Error::Poisoned)), None);
         assert_eq!(delay(Error::Storage(lsm::Error::DiskFull)), None);
     }

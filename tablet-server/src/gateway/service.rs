@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
+use prost::Message;
 use row_api::data;
 use row_api::data::bigtable_server::{Bigtable, BigtableServer};
 use row_api::data::row_range::EndKey;
@@ -467,5 +468,6 @@ fn single_row(range: &RowRange) -> Option<Bytes> {
 }
 
 fn status_message(status: &Status) -> rpc::Status {
-    rpc::Status { code: status.code().into(), message: status.message().to_owned(), details: Vec::new() }
+    let details = rpc::Status::decode(status.details()).unwrap_or_default().details;
+    rpc::Status { code: status.code().into(), message: status.message().to_owned(), details }
 }
