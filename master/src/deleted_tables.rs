@@ -17,7 +17,7 @@ use tablet_server::table_record::{TableRecord, TableState};
 use tonic::Status;
 
 use crate::assignment::Cluster;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::master::{Master, damaged};
 use crate::saved_table::SavedTable;
 use crate::tables::to_its_end;
@@ -84,7 +84,8 @@ impl Master {
         .await
     }
 
-    /// Keeps what the tablets of `record`, a table that is being deleted, hold. Doing it again does no harm.
+    /// Keeps what the tablets of `record`, a table that is being deleted, hold, unless the disk is too
+    /// full to. Doing it again does no harm.
     pub(crate) async fn keep_deleted(
         &self,
         cluster: &Cluster,
@@ -98,7 +99,15 @@ impl Master {
         for tablet in &record.tablets {
             self.server_of(tablet)?.unload_tablet(TabletId(tablet.tablet)).await?;
         }
-        let (tablets, _) = self.save_tablets(cluster, &record.tablets).await?;
+        let (tablets, _) = match self.save_tablets(cluster, &record.tablets).await {
+            // Tables are deleted to make space, which what is kept of them would go on taking.
+            Err(Error::Tablets(error)) if error.is_full_disk() => {
+                tell_not_kept(name, &error);
+                self.try_sweep_checkpoints(cluster).await;
+                return Ok(());
+            }
+            saved => saved?,
+        };
         let table = TableRecord {
             state: TableState::Serving.into(),
             tablets: Vec::new(),
@@ -172,6 +181,11 @@ impl Master {
         self.try_sweep_checkpoints(cluster).await;
         Ok(())
     }
+}
+
+fn tell_not_kept(name: &TableName, error: &tablet_server::Error) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(table = %name, error, "a deleted table is not kept: the disk is full");
 }
 
 fn key(number: u64) -> String {
