@@ -13,6 +13,9 @@ use crate::Epoch;
 
 pub use embedded::EmbeddedLockService;
 
+/// Bytes of a record's value at most.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+
 /// A record's version: greater after each change of it, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub u64);

@@ -4,19 +4,24 @@
 //! begins, so that a start after a crash goes on with it, and again once its
 //! data is in checkpoints, which completes it.
 
-use cluster::lock_service::Record;
+use cluster::lock_service::{Record, VALUE_BYTES_MAX};
 use prost::Message;
 use row_api::admin;
 use row_api::admin::backup::State;
 use row_api::admin::encryption_info::EncryptionType;
 use row_api::names::{BackupName, ClusterName};
+use tablet_server::table_record::{IntendedTablet, TableRecord};
+use tonic::Status;
 
 use crate::error::Result;
 use crate::master::damaged;
-use crate::saved_table::SavedTable;
+use crate::saved_table::{SavedTable, SavedTablet};
 
 /// What the keys of backup records start with.
 pub const PREFIX: &str = "backup/";
+
+/// What completion adds to a record: a time, a state and a size.
+const COMPLETION_BYTES_MAX: usize = 64;
 
 /// A backup, as it is recorded.
 #[derive(Clone, PartialEq, Message)]
@@ -77,6 +82,30 @@ impl BackupRecord {
         self.saved.as_ref().expect("a record is made and read with its table")
     }
 
+    /// Refuses a backup of so many tablets that its record would have no room for them, before
+    /// anything of them is saved.
+    ///
+    /// # Errors
+    ///
+    /// FAILED_PRECONDITION.
+    pub fn check_room(&self, table: &TableRecord, tablets: &[IntendedTablet]) -> Result<()> {
+        let saved = |tablet: &IntendedTablet| SavedTablet {
+            tablet: tablet.tablet,
+            end: tablet.end.clone(),
+            checkpoint: u64::MAX,
+        };
+        let tablets = tablets.iter().map(saved).collect::<Vec<_>>();
+        let (tablet_count, saved) = (tablets.len(), SavedTable { table: Some(table.clone()), tablets });
+        let bytes = Self { saved: Some(saved), ..self.clone() }.encoded_len() + COMPLETION_BYTES_MAX;
+        if bytes <= VALUE_BYTES_MAX {
+            return Ok(());
+        }
+        let why = format!(
+            "the table has {tablet_count} tablets, and a backup's record of them would take {bytes} bytes, at most {VALUE_BYTES_MAX}"
+        );
+        Err(Status::failed_precondition(why).into())
+    }
+
     /// Whether it is complete.
     pub fn is_ready(&self) -> bool {
         self.backup().state() == State::Ready
@@ -104,5 +133,39 @@ impl BackupRecord {
             source_table: backup.source_table.clone(),
             source_backup: backup.source_backup.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tablet_server::schema::TableId;
+
+    use super::*;
+
+    #[test]
+    fn a_table_of_too_many_tablets_is_refused_before_they_are_saved() {
+        let table = TableRecord::new(TableId(1), Vec::new());
+        let tablets = |count: u64| -> Vec<IntendedTablet> {
+            let tablet = |number| IntendedTablet {
+                tablet: number,
+                end: format!("{number:0100}").into(),
+                server: "tablet-server-1".to_owned(),
+            };
+            (0..count).map(tablet).collect()
+        };
+        let record = BackupRecord { backup: Some(admin::Backup::default()), ..BackupRecord::default() };
+        record.check_room(&table, &tablets(8_000)).unwrap();
+        let refused = Status::from(record.check_room(&table, &tablets(10_000)).unwrap_err());
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().starts_with("the table has 10000 tablets, "), "{refused}");
+
+        let saved = |tablet: IntendedTablet| SavedTablet {
+            tablet: tablet.tablet,
+            end: tablet.end,
+            checkpoint: u64::MAX,
+        };
+        let tablets = tablets(8_000).into_iter().map(saved).collect();
+        let whole = BackupRecord { saved: Some(SavedTable { table: Some(table), tablets }), ..record };
+        assert!(whole.encoded_len() <= VALUE_BYTES_MAX);
     }
 }

@@ -114,6 +114,7 @@ impl Master {
         self.settle_replacements(&mut cluster).await?;
         let tablets = self.tablets_of(TableId(table.table_id)).await?;
         let tablets: Vec<_> = tablets.iter().map(intended).collect();
+        record.check_room(&table, &tablets)?;
         let (tablets, bytes) = self.save_tablets(&cluster, &tablets).await?;
         running.check_cancelled()?;
         record.saved = Some(SavedTable { table: Some(table), tablets });

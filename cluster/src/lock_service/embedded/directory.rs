@@ -13,8 +13,8 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use vfs::{Access, FileLock, FileSystem};
 
-use super::super::{LockError, Record, Revision};
-use super::record_file::{self, FILE_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use super::super::{LockError, Record, Revision, VALUE_BYTES_MAX};
+use super::record_file::{self, FILE_BYTES_MAX, NAME_BYTES_MAX};
 
 /// What a key's file name escapes. The dot too, so that no key is `.new`.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');

@@ -19,7 +19,7 @@
 
 use bytes::Bytes;
 
-use super::super::{Record, Revision};
+use super::super::{Record, Revision, VALUE_BYTES_MAX};
 
 const MAGIC: [u8; 8] = *b"hayl-rec";
 const FORMAT_VERSION: u32 = 1;
@@ -34,8 +34,6 @@ const _: () = assert!(HEADER_BYTES == 32);
 
 /// A key's longest file name, bytes.
 pub(super) const NAME_BYTES_MAX: usize = 255;
-/// A value's length, bytes. What is larger is no record but a file.
-pub(super) const VALUE_BYTES_MAX: usize = 1 << 20;
 /// The longest file that can be a record, bytes.
 pub(super) const FILE_BYTES_MAX: u64 = (HEADER_BYTES + NAME_BYTES_MAX + VALUE_BYTES_MAX) as u64;
 
