@@ -30,7 +30,8 @@ def pytest_addoption(parser):
     parser.addoption("--bigtable", metavar="HOST:PORT", help="test this Bigtable server, not Hayloft")
     parser.addoption("--memcached", metavar="HOST:PORT", help="test this memcached, not Hayloft")
     parser.addoption("--kills", type=int, default=4, help="how often the crash test kills the server")
-    parser.addoption("--seed", type=int, default=1, help="seed of the crash test")
+    parser.addoption("--rounds", type=int, default=1, help="seeds of the test of random requests beside the emulator")
+    parser.addoption("--seed", type=int, default=1, help="first seed of tests that have one")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -56,7 +56,7 @@ def test_random_requests_have_the_same_outcome_as_at_the_emulator(
     emulator_address, bigtable_address, new_table_id, pytestconfig
 ):
     table_id, first_seed = new_table_id(), pytestconfig.getoption("--seed")
-    rounds = max(1, pytestconfig.getoption("--kills") // 4)
+    rounds = pytestconfig.getoption("--rounds")
     ours, theirs = at(bigtable_address, table_id), at(emulator_address, table_id)
     for seed in range(first_seed, first_seed + rounds):
         for number, (rpc, request) in enumerate(requests(seed, REQUESTS)):
