@@ -43,6 +43,11 @@ impl Connection {
         self.send(&head, body).await
     }
 
+    /// The body of the last answer.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     async fn send(&mut self, head: &str, body: &[u8]) -> Outcome<Answer> {
         self.stream.write_all(head.as_bytes()).await?;
         self.stream.write_all(body).await?;

@@ -6,12 +6,14 @@
 //! - [`measure`]: what a workload is, and what is measured of it.
 //! - [`server`]: the processes under load, started and ended here.
 //! - [`rows`], [`photos`], [`cache`]: the doors, each with its workloads.
+//! - [`large`]: a table much larger than memory.
 //!
 //! The client shares the machine with the server, so figures are those of a
 //! whole machine at work, and the ratio says more than either side.
 
 mod cache;
 mod http;
+mod large;
 mod measure;
 mod photos;
 mod rows;
@@ -44,6 +46,8 @@ enum Suite {
     First(Plan),
     /// The Bigtable door, beside Google's emulator and the paper's figures.
     Rows(rows::Plan),
+    /// A table much larger than the server's memory.
+    Large(large::Plan),
 }
 
 /// How long, how often, from how many connections.
@@ -83,6 +87,7 @@ async fn main() -> ExitCode {
         match &arguments.suite {
             Suite::First(plan) => first(&arguments.hayloft, plan).await,
             Suite::Rows(plan) => rows::suite(&arguments.hayloft, plan).await,
+            Suite::Large(plan) => large::run(&arguments.hayloft, plan).await,
         }
     };
     let outcome = tokio::select! {

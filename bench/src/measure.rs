@@ -137,6 +137,14 @@ pub(crate) async fn compare<S, W: Worker>(
 }
 
 impl Comparison {
+    /// What the first side reached.
+    pub(crate) fn ours(&self) -> String {
+        let Some((_, Figures { operations_per_second, p50, p99, .. })) = self.medians.first() else {
+            return String::new();
+        };
+        format!("{operations_per_second:.0} a second, p50 {p50:.2?}, p99 {p99:.2?}")
+    }
+
     /// A line for each peer, with the ratios of the first side to it: of
     /// throughput, and of operations for a second of the server's CPU.
     pub(crate) fn ratios(&self) -> Vec<String> {

@@ -10,10 +10,10 @@
 
 mod bare_sync;
 mod beside_emulator;
-mod connection;
-mod load;
+pub(crate) mod connection;
+pub(crate) mod load;
 mod paper;
-mod table;
+pub(crate) mod table;
 
 use std::path::Path;
 use std::time::Duration;

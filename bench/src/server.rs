@@ -20,8 +20,32 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    /// What the process keeps its files in; removed after it.
-    _directory: TempDir,
+    /// What the process keeps its files in, if they are removed after it.
+    directory: Option<TempDir>,
+}
+
+/// Memory of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// What it has allocated.
+    pub(crate) anonymous_mib: u64,
+    /// Pages of files that it has mapped.
+    pub(crate) file_mib: u64,
+    /// The most of both together that there was.
+    pub(crate) peak_mib: u64,
+}
+
+impl Memory {
+    /// Of the process `pid` now.
+    pub(crate) fn of(pid: u32) -> Outcome<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let mib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+            kib.map(|kib| kib / 1024).ok_or_else(|| format!("{pid} has no {name}"))
+        };
+        Ok(Self { anonymous_mib: mib("RssAnon")?, file_mib: mib("RssFile")?, peak_mib: mib("VmHWM")? })
+    }
 }
 
 impl Drop for Process {
@@ -39,6 +63,21 @@ impl Drop for Process {
 }
 
 impl Process {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn memory(&self) -> Outcome<Memory> {
+        Memory::of(self.id())
+    }
+
+    /// Ends the process as a crash does.
+    pub(crate) fn kill(mut self) -> Outcome<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// CPU time that the process and its children have used, to a hundredth of a second.
     pub(crate) fn cpu_time(&self) -> Outcome<Duration> {
         let pid = self.child.id();
@@ -62,20 +101,30 @@ pub(crate) struct Hayloft {
     pub(crate) bigtable: SocketAddr,
     pub(crate) photos: SocketAddr,
     pub(crate) memcached: SocketAddr,
+    pub(crate) console: SocketAddr,
     pub(crate) process: Process,
 }
 
 impl Hayloft {
     pub(crate) fn start(binary: &Path) -> Outcome<Self> {
         let directory = tempfile::tempdir_in(data_root())?;
+        let mut hayloft = Self::start_in(binary, directory.path(), &[])?;
+        hayloft.process.directory = Some(directory);
+        Ok(hayloft)
+    }
+
+    /// One that keeps everything in `directory`, which outlives it, under `settings` of the
+    /// environment, `NAME=VALUE` each.
+    pub(crate) fn start_in(binary: &Path, directory: &Path, settings: &[String]) -> Outcome<Self> {
         let mut command = Command::new(binary);
-        command.arg("serve").arg("--data-dir").arg(directory.path().join("data"));
+        command.arg("serve").arg("--data-dir").arg(directory.join("data"));
+        command.envs(settings.iter().filter_map(|setting| setting.split_once('=')));
         for door in ["bigtable", "photos", "memcached", "console"] {
             command.args([&format!("--{door}-listen"), "127.0.0.1:0"]);
         }
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let printed = child.stdout.take().ok_or("the server has no output")?;
-        let process = Process { child, _directory: directory };
+        let process = Process { child, directory: None };
         let mut doors = Vec::new();
         for line in BufReader::new(printed).lines() {
             let line = line?;
@@ -90,6 +139,7 @@ impl Hayloft {
                         bigtable: address("bigtable")?,
                         photos: address("photos")?,
                         memcached: address("memcached")?,
+                        console: address("console")?,
                         process,
                     });
                 }
@@ -173,7 +223,7 @@ impl Peer {
 
     fn start(mut command: Command, port: u16, directory: TempDir) -> Outcome<Self> {
         let child = command.stdout(Stdio::null()).spawn()?;
-        let mut process = Process { child, _directory: directory };
+        let mut process = Process { child, directory: Some(directory) };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let deadline = Instant::now() + START_PATIENCE;
         while TcpStream::connect(address).is_err() {

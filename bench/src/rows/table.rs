@@ -59,6 +59,11 @@ impl Table {
         Ok(table)
     }
 
+    /// The same table, of a server that listens elsewhere now.
+    pub(crate) fn at(self, address: SocketAddr) -> Self {
+        Self { address, ..self }
+    }
+
     /// A MutateRow of `row`.
     pub(crate) fn write(&self, row: u32, random: &mut SmallRng) -> Bytes {
         let request = MutateRowRequest {
