@@ -1,15 +1,16 @@
 """Cells through the memcached door: read through, written through, invalidated by whoever writes."""
 
 import base64
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from google.cloud.bigtable.data import BigtableDataClient, row_filters
+import requests
+from google.cloud.bigtable.data import BigtableDataClient
 from google.cloud.bigtable.data.mutations import DeleteAllFromFamily, DeleteAllFromRow, SetCell
 from google.cloud.bigtable_admin_v2 import types as admin_types
 
+import pictures
 from caching import ENVIRONMENT, INSTANCE_NAME, Talk, cell_key, metric
 from conftest import INSTANCE, PROJECT, create_table, table_admin
 from hayloft import Hayloft
@@ -285,6 +286,21 @@ def test_entries_expire_by_the_age_of_their_family(cached, cached_data, talk):
     assert talk.value(key) == b"v"
     time.sleep(2.2)
     assert talk.value(key) is None
+
+
+def test_photos_are_read_once_in_every_size(cached, talk):
+    picture = pictures.jpeg(800, 600)
+    answer = requests.post(cached.url("photos", "/photos"), data=picture, headers={"Content-Type": "image/jpeg"}, timeout=30)
+    photo = answer.json()["id"]
+    reads = metric(cached, "hayloft_cache_origin_calls_total", origin="photos")
+    for size in ("original", "large", "medium", "small", "thumb"):
+        expected = requests.get(cached.url("photos", f"/photos/{photo}/{size}"), timeout=30).content
+        assert talk.value(f"photo:{photo}:{size}") == expected == talk.value(f"photo:{photo}:{size}")
+    assert metric(cached, "hayloft_cache_origin_calls_total", origin="photos") == reads + 5
+    nobody = photo[:-1] + ("0" if photo[-1] != "0" else "1")
+    assert talk.value(f"photo:{nobody}:thumb") is None
+    assert talk.ask(f"get photo:{photo}:huge").startswith("CLIENT_ERROR ")
+    assert talk.ask(f"delete photo:{photo}:thumb").startswith("CLIENT_ERROR ")
 
 
 def test_flush_all_and_restart_leave_the_rows(tmp_path):
