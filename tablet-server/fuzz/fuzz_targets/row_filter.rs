@@ -2,8 +2,6 @@
 //! limits on time and memory that the fuzzer sets.
 #![no_main]
 
-use std::collections::BTreeMap;
-
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use row_api::data::RowFilter;
@@ -12,11 +10,8 @@ use tablet_server::schema::{Family, FamilyId, TableId, TableSchema};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(filter) = RowFilter::decode(bytes) else { return };
-    let family = Family::new(FamilyId(1));
-    let schema = TableSchema {
-        table_id: TableId(1),
-        families: BTreeMap::from([("f".to_owned(), family)]),
-        next_family_id: FamilyId(2),
-    };
+    let mut schema = TableSchema::new(TableId(1));
+    schema.families.insert("f".to_owned(), Family::new(FamilyId(1)));
+    schema.next_family_id = FamilyId(2);
     let _ = Filter::compile("filter", Some(&filter), &schema);
 });
