@@ -167,7 +167,9 @@ impl Client {
         let answers = self.tally.timed(sent).await;
         match answers {
             Ok(answers) => {
-                pending.into_iter().zip(answers).for_each(|(pending, answer)| pending.answered(answer))
+                for (pending, answer) in pending.into_iter().zip(answers) {
+                    pending.answered(answer);
+                }
             }
             Err(status) => {
                 self.count(status);

@@ -87,11 +87,8 @@ async fn disk() -> (SimulatedFileSystem, TableName) {
 /// So many letters of the text of this number, which do not get smaller on disk, beside other texts neither.
 fn text(number: usize, count: usize) -> String {
     let mixed = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let letter = |i: usize| {
-        char::from(
-            b'0' + (mixed(i) ^ mixed(i) >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(6) as u8 % 64,
-        )
-    };
+    let again = |number: u64| (number ^ number >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let letter = |i: usize| char::from(b'0' + (again(mixed(i)) >> 58) as u8);
     (number * count..(number + 1) * count).map(letter).collect()
 }
 
