@@ -157,6 +157,7 @@ impl Compaction {
         let source = core.file();
         paths.settle(&*fs, &source.superblock)?;
         let file = fs.create(&paths.compact)?;
+        file.expect_random_reads()?;
         let live_bytes = core.index().totals().live_bytes;
         file.allocate(0, SUPERBLOCK_BYTES as u64 + live_bytes)?;
         file.write_all_at(&[IoSlice::new(&superblock.encode())], 0)?;

@@ -1,11 +1,11 @@
 //! Where each photo lies in one volume, in memory (Haystack 3.4.2).
 //!
 //! Two parts. What was written lately stands in a map. The rest stands in
-//! [packed segments](crate::index_segment) of at most [`SEGMENT_PHOTO_COUNT`]
-//! photos, in the order of keys. When the map has grown past a 64th of all
-//! photos, each further write moves some neighbours from it to the segment that
-//! they belong to, so no write waits long and no reader either. A photo of four
-//! sizes takes some 17 bytes that way: 4.5 a needle, where the paper has 10.
+//! packed segments (`index_segment.rs`), in the order of keys. When the map has
+//! grown past a 64th of all photos, each further write moves some neighbours from
+//! it to the segment that they belong to, so no write waits long and no reader
+//! either. A photo of four sizes takes some 17 bytes that way: 4.5 a needle, where
+//! the paper has 10.
 //!
 //! A deleted photo stays as a mark without needles, and tombstones win: a key
 //! that was deleted never comes back, whichever of its needles and its tombstone

@@ -2,7 +2,7 @@
 //!
 //! Photos stand in blocks of [`BLOCK_PHOTO_COUNT`]. A lookup finds the block by
 //! binary search over first keys and decodes it up to the photo; so a photo
-//! costs its packed bytes and a block's twelve bytes are shared by sixteen.
+//! costs its packed bytes and shares twelve bytes with its block.
 //!
 //! A photo in its block, all numbers as little-endian base 128:
 //!
@@ -21,7 +21,7 @@ use crate::group::Group;
 use crate::photo_id::{PhotoKey, PhotoSize};
 
 /// Photos that are decoded for a lookup, at most.
-const BLOCK_PHOTO_COUNT: usize = 16;
+const BLOCK_PHOTO_COUNT: usize = 8;
 
 const MARK_APART: u8 = 1 << PhotoSize::COUNT;
 

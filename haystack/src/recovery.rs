@@ -16,7 +16,7 @@
 //! Orphans may be of a batch whose sync failed in the life before: the system
 //! then shows bytes that no later sync writes (Rebello et al., USENIX ATC 2020).
 //! So they are written again before they are believed; more than
-//! [`REWRITTEN_BYTES_MAX`] of them are no last batch, but a lost index file.
+//! 64 MiB of them are no last batch, but a lost index file.
 //!
 //! | the power goes                      | what is found                          | what is done |
 //! |-------------------------------------|----------------------------------------|--------------|

@@ -144,6 +144,7 @@ impl Volume {
         if cut_bytes > 0 || orphan_count > 0 {
             tracing::info!(%path, cut_bytes, orphan_count, "the volume is recovered");
         }
+        file.expect_random_reads()?;
         let file = Arc::new(VolumeFile::new(superblock, &paths.volume, file));
         let contents = Contents { file, index };
         let core = Arc::new(VolumeCore::new(contents, tail_offset, !damage.is_empty(), options, overseer));

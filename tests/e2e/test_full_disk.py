@@ -1,16 +1,19 @@
 """A disk that is full turns writes away, keeps reads going, and is forgotten once there is space."""
 
 import os
+import shutil
 import subprocess
 import time
 
 import grpc
 import pytest
+import requests
 from google.api_core import exceptions
 from google.cloud.bigtable_v2 import BigtableClient, types
 from google.cloud.bigtable_v2.services.bigtable.transports import BigtableGrpcTransport
 
 from conftest import create_table, table_admin
+from pictures import jpeg, noise
 
 DISK_BYTES = 192 << 20
 # A restart writes what its log holds to tables before it lets go of the log.
@@ -18,6 +21,8 @@ FILLER_BYTES = 128 << 20
 VALUE_BYTES = 256 << 10
 WRITES_MAX = DISK_BYTES // VALUE_BYTES
 RECOVERS_WITHIN_SECONDS = 30
+# Less than photos leave free on a disk.
+SCARCE_BYTES = 40 << 20
 
 
 @pytest.fixture
@@ -87,3 +92,31 @@ def test_writes_are_turned_away_reads_go_on_and_writes_come_back_with_space(new_
     server.kill()
     server.start()
     assert written <= Rows(server, made.name).keys()
+
+
+@pytest.mark.hayloft_only("a disk is filled")
+def test_photos_are_turned_away_while_reads_and_deletes_go_on(new_server, disk):
+    server = new_server(data_dir=disk / "data").start()
+
+    def upload():
+        data = jpeg(noise(64, 48))
+        return requests.post(server.url("photos", "/photos"), data=data, headers={"Content-Type": "image/jpeg"})
+
+    def read(photo):
+        return requests.get(server.url("photos", f"/photos/{photo}/thumb")).status_code
+
+    kept, gone = (upload().json()["id"] for _ in range(2))
+    filler = disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free - SCARCE_BYTES))
+    refused = upload()
+    assert refused.status_code == 507 and "reserve" in refused.text, refused.text
+    assert read(kept) == 200
+    assert requests.delete(server.url("photos", f"/photos/{gone}")).status_code in (200, 204)
+    assert (read(kept), read(gone)) == (200, 404)
+
+    filler.unlink()
+    later = upload()
+    assert later.status_code == 201, later.text
+    server.kill()
+    server.start()
+    assert (read(kept), read(gone), read(later.json()["id"])) == (200, 404, 200)

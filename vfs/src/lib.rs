@@ -141,6 +141,12 @@ pub trait File: Send + Sync + fmt::Debug {
     /// the file's length; does nothing where the file system cannot.
     fn allocate(&self, offset: u64, len: u64) -> Result<()>;
 
+    /// Tells the system that reads will come in no order, so that it reads from
+    /// the disk what is asked for and nothing beside it. Only a hint.
+    fn expect_random_reads(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The whole file, mapped into memory where the system can.
     ///
     /// REQUIRES: nobody changes or cuts the file while a slice of it lives.

@@ -52,11 +52,15 @@ impl Life {
 const SMALL: StoreOptions =
     StoreOptions { volumes: VolumeOptions { volume_bytes_max: 1200, extent_bytes: 0 }, ..OPTIONS };
 
-async fn live(fs: &SimulatedFileSystem) -> Life {
+/// The same with disk space that is reserved and given back.
+const RESERVING: StoreOptions =
+    StoreOptions { volumes: VolumeOptions { volume_bytes_max: 1200, extent_bytes: 4096 }, ..OPTIONS };
+
+async fn live(fs: &SimulatedFileSystem, options: StoreOptions) -> Life {
     let mut life = Life::default();
     for round in 0..3 {
         // A store that does not open has nothing to say.
-        let Ok(store) = open_with(fs, SMALL) else { return life };
+        let Ok(store) = open_with(fs, options) else { return life };
         let first = life.append(&store, round * 10).await;
         life.append(&store, round * 10 + 1).await;
         if let Some(id) = first {
@@ -71,26 +75,34 @@ async fn live(fs: &SimulatedFileSystem) -> Life {
 
 #[tokio::test]
 async fn whatever_was_acknowledged_survives_a_power_cut_at_any_operation() {
-    let fs = SimulatedFileSystem::new();
-    let whole = live(&fs).await;
-    assert_eq!((whole.kept.len(), whole.gone.len(), whole.in_doubt.len()), (9, 3, 0));
-    let operation_count = fs.operation_count();
-    assert!(operation_count > 40, "{operation_count} operations");
-    for cut_at in 0..operation_count {
+    for options in [SMALL, RESERVING] {
         let fs = SimulatedFileSystem::new();
-        fs.set_faults(FaultPlan { cut_at: Some(cut_at), ..FaultPlan::default() });
-        let life = live(&fs).await;
-        for seed in 0..6 {
-            let context = format!("power cut at {cut_at}, seed {seed}");
-            let after = fs.power_cut(seed);
-            let store = open_with(&after, SMALL).unwrap();
-            life.check(&store, &context).await;
-            let added = store.append(&photo(99)).await.unwrap();
-            store.close();
-            drop(store);
-            let store = open_with(&after, SMALL).unwrap();
-            life.check(&store, &context).await;
-            assert!(is_whole(&store, &added, &photo(99)).await, "{context}: the store does not go on");
+        let whole = live(&fs, options).await;
+        assert_eq!((whole.kept.len(), whole.gone.len(), whole.in_doubt.len()), (9, 3, 0));
+        let operation_count = fs.operation_count();
+        assert!(operation_count > 40, "{operation_count} operations");
+        for cut_at in 0..operation_count {
+            cut(cut_at, options).await;
         }
+    }
+}
+
+/// Lives until the power goes in the operation `cut_at`, and looks at what a
+/// store finds afterwards.
+async fn cut(cut_at: u64, options: StoreOptions) {
+    let fs = SimulatedFileSystem::new();
+    fs.set_faults(FaultPlan { cut_at: Some(cut_at), ..FaultPlan::default() });
+    let life = live(&fs, options).await;
+    for seed in 0..6 {
+        let context = format!("power cut at {cut_at}, seed {seed}, {:?}", options.volumes);
+        let after = fs.power_cut(seed);
+        let store = open_with(&after, options).unwrap();
+        life.check(&store, &context).await;
+        let added = store.append(&photo(99)).await.unwrap();
+        store.close();
+        drop(store);
+        let store = open_with(&after, options).unwrap();
+        life.check(&store, &context).await;
+        assert!(is_whole(&store, &added, &photo(99)).await, "{context}: the store does not go on");
     }
 }

@@ -112,6 +112,11 @@ impl File for RealFile {
         }
     }
 
+    fn expect_random_reads(&self) -> Result<()> {
+        let advised = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Random);
+        advised.map_err(|errno| Error::new("advise on", &self.path, errno.into()))
+    }
+
     fn map(&self) -> Result<Bytes> {
         // The kernel maps no empty range.
         if self.is_empty()? {
