@@ -1,5 +1,6 @@
 //! `hayloft admin`: asks a running server, at its console door.
 
+mod logical_volumes;
 mod volumes;
 
 use std::io::Write as _;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use self::logical_volumes::{LogicalVolumes, Stores};
 use self::volumes::Volumes;
 
 /// An answer that has not come by then will not come.
@@ -20,9 +22,15 @@ pub(crate) enum Admin {
     /// The tablets of all tables: list, move, split.
     #[command(subcommand)]
     Tablets(Tablets),
-    /// The photo volumes: list, show, compact, scrub.
+    /// The photo volumes of the server itself: list, show, compact, scrub.
     #[command(subcommand)]
     Volumes(Volumes),
+    /// Photo volumes with replicas on several stores: list, show, keep photos from one.
+    #[command(subcommand)]
+    LogicalVolumes(LogicalVolumes),
+    /// The stores that keep replicas: list, keep photos from one.
+    #[command(subcommand)]
+    Stores(Stores),
 }
 
 /// What to do with tablets.
@@ -82,6 +90,8 @@ pub(crate) fn run(what: &Admin) -> Result<(), AdminError> {
     match what {
         Admin::Tablets(what) => run_tablets(what),
         Admin::Volumes(what) => volumes::run(what),
+        Admin::LogicalVolumes(what) => logical_volumes::run(what),
+        Admin::Stores(what) => logical_volumes::run_stores(what),
     }
 }
 

@@ -28,7 +28,12 @@ pub(crate) enum Command {
     /// finishes what is in flight and exits with 0.
     #[command(after_help = SERVE_HELP)]
     Serve(Settings),
-    /// Ask a running server to do something: list, move and split tablets.
+    /// Run one store of photos, for a `hayloft serve` that keeps replicas.
+    ///
+    /// Prints its address, then a line `ready`. Name it to `serve` with
+    /// --haystack-store http://HOST:PORT, once for each store.
+    HaystackStore(StoreSettings),
+    /// Ask a running server to do something: tablets, photo volumes, stores.
     #[command(subcommand)]
     Admin(Admin),
     /// Look into files of a data directory, offline.
@@ -88,6 +93,13 @@ pub(crate) struct Settings {
     /// Tablet servers in this process, which share the memory for rows [default: 1]
     #[arg(long, value_name = "COUNT")]
     pub(crate) tablet_servers: Option<u64>,
+    /// A store that keeps replicas of photos, such as http://127.0.0.1:8090, or
+    /// `local` for the one of this process; may be given several times
+    #[arg(long, value_name = "URL")]
+    pub(crate) haystack_store: Vec<String>,
+    /// Replicas of each photo, where there are stores [default: 3]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) photo_replicas: Option<u64>,
     /// Let doors without TLS or tokens listen on addresses that other machines
     /// can reach.
     #[arg(long)]
@@ -106,7 +118,49 @@ impl Settings {
             ("memcached.listen", self.memcached_listen.as_ref().map(|address| text(address))),
             ("console.listen", self.console_listen.as_ref().map(|address| text(address))),
             ("rows.tablet_servers", self.tablet_servers.as_ref().map(|count| text(count))),
+            ("photos.stores", (!self.haystack_store.is_empty()).then(|| self.haystack_store.join(","))),
+            ("photos.replicas", self.photo_replicas.as_ref().map(|count| text(count))),
             ("insecure", self.insecure.then(|| text(&true))),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| value.map(|value| (key, value)))
+        .collect()
+    }
+}
+
+/// Where the settings of a store come from.
+#[derive(Args, Debug, Default)]
+pub(crate) struct StoreSettings {
+    /// Read settings from this TOML file.
+    #[arg(long, value_name = "FILE", env = "HAYLOFT_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where its volumes are kept, in `haystack/` [default: ./hayloft-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where it listens; port 0 picks one [default: 127.0.0.1:8090]
+    #[arg(long, value_name = "ADDRESS", alias = "haystack-store-listen")]
+    listen: Option<SocketAddr>,
+    /// Where it stands, such as rack=a,room=2: replicas lie in different racks
+    #[arg(long, value_name = "LABELS")]
+    labels: Option<String>,
+    /// A file with the token that it asks for
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Let it listen without a token on an address that other machines can reach.
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl StoreSettings {
+    /// The settings given as flags, as pairs of a key and its value.
+    pub(crate) fn flags(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &PathBuf| path.display().to_string();
+        [
+            ("data_dir", self.data_dir.as_ref().map(path)),
+            ("haystack_store.listen", self.listen.map(|address| address.to_string())),
+            ("haystack_store.labels", self.labels.clone()),
+            ("photos.store_token_file", self.token_file.as_ref().map(path)),
+            ("insecure", self.insecure.then(|| true.to_string())),
         ]
         .into_iter()
         .filter_map(|(key, value)| value.map(|value| (key, value)))

@@ -17,6 +17,8 @@ use std::time::Duration;
 use cache_proxy::{CacheOptions, OriginOptions};
 use cluster::telemetry::EventFormat;
 use haystack::HaystackOptions;
+use haystack::logical::ReplicaOptions;
+use haystack::stores::identity::Labels;
 use row_api::names::InstanceName;
 
 pub(crate) use keys::KEYS;
@@ -78,6 +80,16 @@ pub(crate) struct Config {
     pub(crate) scrub_bytes_per_second: u64,
     /// Threads that decode and scale photos.
     pub(crate) image_threads: u64,
+    /// The stores that keep replicas of photos; none keeps photos in this process alone.
+    pub(crate) stores: Vec<String>,
+    /// How replicas are kept.
+    pub(crate) replicas: ReplicaOptions,
+    /// The file with the token that stores ask for.
+    pub(crate) store_token_file: Option<PathBuf>,
+    /// The door of a store that runs alone.
+    pub(crate) haystack_store: Listen,
+    /// Where the store of this process stands.
+    pub(crate) store_labels: Labels,
     /// How events are written to standard error.
     pub(crate) events_format: EventFormat,
     /// Which events are written.
@@ -157,6 +169,11 @@ impl Default for Config {
             compaction_bytes_per_second: photos.compaction_bytes_per_second,
             scrub_bytes_per_second: photos.scrub_bytes_per_second,
             image_threads: photos.imaging_thread_count as u64,
+            stores: Vec::new(),
+            replicas: ReplicaOptions::default(),
+            store_token_file: None,
+            haystack_store: listen(8090, 1024),
+            store_labels: Labels::default(),
             events_format: EventFormat::Text,
             events_filter: "info".to_owned(),
         }

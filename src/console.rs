@@ -1,5 +1,6 @@
-//! The console door: health, readiness, metrics, tablets and volumes for operators.
+//! The console door: health, readiness, metrics, tablets, volumes and stores for operators.
 
+mod logical_volumes;
 mod tablets;
 mod volumes;
 
@@ -45,15 +46,14 @@ pub(crate) async fn serve(door: Door, console: Console, shutdown: Shutdown) {
             let service = service_fn(move |request| {
                 let console = Arc::clone(&console);
                 async move {
-                    let path = request.uri().path();
-                    let (of_tablets, of_volumes) =
-                        (path.starts_with("/tablets"), path.starts_with("/volumes"));
-                    Ok::<_, Infallible>(if of_tablets {
-                        tablets::answer((console.master)(), request).await
-                    } else if of_volumes {
-                        volumes::answer((console.photos)(), request).await
-                    } else {
-                        console.answer(&request)
+                    let first = request.uri().path().trim_start_matches('/').split('/').next();
+                    Ok::<_, Infallible>(match first {
+                        Some("tablets") => tablets::answer((console.master)(), request).await,
+                        Some("volumes") => volumes::answer((console.photos)(), request).await,
+                        Some("logical-volumes" | "stores") => {
+                            logical_volumes::answer((console.photos)(), request).await
+                        }
+                        _ => console.answer(&request),
                     })
                 }
             });
@@ -82,8 +82,10 @@ impl Console {
         const TEXT: &str = "text/plain; charset=utf-8";
         let path = request.uri().path();
         if !["/", "/healthz", "/readyz", "/metrics"].contains(&path) {
-            let known =
-                format!("there is no {path} here; try /healthz, /readyz, /metrics, /tablets or /volumes\n");
+            let known = format!(
+                "there is no {path} here; try /healthz, /readyz, /metrics, /tablets, /volumes, \
+                 /logical-volumes or /stores\n"
+            );
             return respond(StatusCode::NOT_FOUND, TEXT, known);
         }
         if ![Method::GET, Method::HEAD].contains(request.method()) {

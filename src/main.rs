@@ -5,6 +5,7 @@
 //! - [`cli`]: what can be asked for.
 //! - [`config`]: what this process was told, and where a wrong setting stands.
 //! - [`serve`]: every role in one process, from binding the doors to the last sync.
+//! - [`haystack_store`]: the role of one store of photos, alone.
 //! - [`bigtable_door`]: gRPC connections.
 //! - [`console`]: health, readiness, metrics.
 //! - [`admin`]: a running server, asked from outside.
@@ -16,10 +17,12 @@ mod bigtable_door;
 mod cli;
 mod config;
 mod console;
+mod haystack_store;
 mod inspect;
 mod salvage;
 mod serve;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -32,6 +35,9 @@ fn main() -> ExitCode {
         Command::Serve(settings) => {
             load(&settings).map_err(Into::into).and_then(|config| serve::run(&config).map_err(Into::into))
         }
+        Command::HaystackStore(settings) => load_from(settings.config.as_deref(), &settings.flags())
+            .map_err(Into::into)
+            .and_then(|config| haystack_store::run(&config).map_err(Into::into)),
         Command::Admin(what) => admin::run(&what).map_err(Into::into),
         Command::Inspect(what) => inspect::run(&what).map_err(Into::into),
         Command::Salvage(settings) => salvage::run(&settings).map_err(Into::into),
@@ -52,7 +58,11 @@ fn main() -> ExitCode {
 type AnyError = Box<dyn std::error::Error>;
 
 fn load(settings: &Settings) -> Result<Config, ConfigError> {
-    Config::load(settings.config.as_deref(), std::env::vars(), &settings.flags())
+    load_from(settings.config.as_deref(), &settings.flags())
+}
+
+fn load_from(file: Option<&Path>, flags: &[(&'static str, String)]) -> Result<Config, ConfigError> {
+    Config::load(file, std::env::vars(), flags)
 }
 
 /// The error and its causes on one line.

@@ -19,12 +19,14 @@ use cache_proxy::Cache;
 use cluster::lock_service::LockError;
 use cluster::telemetry::{self, EventsError, Telemetry};
 use cluster::{DoorError, Shutdown};
+use haystack::options::StoresOptions;
 use haystack::{Haystack, HaystackOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bigtable_door;
 use crate::config::Config;
 use crate::console::{self, Console};
+use crate::haystack_store::{self, TokenError};
 use doors::Doors;
 use home::Home;
 use rows::Rows;
@@ -56,6 +58,8 @@ pub(crate) enum ServeError {
     Master(#[source] master::Error),
     #[error("cannot open the photo store")]
     Haystack(#[source] haystack::Error),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("cannot set up the cache")]
     Cache(#[source] cache_proxy::Error),
     #[error("origins.rows is no address of a Bigtable door")]
@@ -134,12 +138,12 @@ impl Parts {
     }
 
     fn console(self: &Arc<Self>, addresses: &[(&'static str, SocketAddr)]) -> Console {
-        let [for_readiness, for_metrics, for_tablets, for_volumes] = [(); 4].map(|()| Arc::clone(self));
+        let [for_readiness, for_metrics, for_tablets, for_photos] = [(); 4].map(|()| Arc::clone(self));
         Console {
             not_ready: Box::new(move || for_readiness.not_ready().map(str::to_owned)),
             metrics: Box::new(move || for_metrics.metrics()),
             master: Box::new(move || Some(Arc::clone(for_tablets.rows.get()?.master()))),
-            photos: Box::new(move || for_volumes.photos.get().cloned()),
+            photos: Box::new(move || for_photos.photos.get().cloned()),
             doors: addresses.iter().map(|(name, address)| (*name, address.to_string())).collect(),
         }
     }
@@ -169,14 +173,24 @@ impl Parts {
 }
 
 /// A count that its key has kept small.
-fn count(value: u64) -> usize {
+pub(crate) fn count(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 /// Opens the volumes; recovery reads files, so not on a thread that serves.
 async fn open_photos(config: &Config, home: &Home, rows: &Rows) -> Result<Haystack, ServeError> {
+    let stores = match config.stores.is_empty() {
+        true => None,
+        false => Some(StoresOptions {
+            addresses: config.stores.clone(),
+            token: haystack_store::token(config)?,
+            labels: config.store_labels.clone(),
+            replicas: config.replicas,
+        }),
+    };
     let options = HaystackOptions {
         dir: home.haystack(),
+        stores,
         volume_bytes_max: config.volume_bytes_max,
         compaction_garbage_percent: u8::try_from(config.garbage_percent).unwrap_or(0),
         compaction_bytes_per_second: config.compaction_bytes_per_second,
@@ -194,7 +208,7 @@ async fn open_photos(config: &Config, home: &Home, rows: &Rows) -> Result<Haysta
 }
 
 /// Prints where each door is, then `ready`.
-fn announce(addresses: &[(&'static str, SocketAddr)]) {
+pub(crate) fn announce(addresses: &[(&'static str, SocketAddr)]) {
     let lines: String = addresses.iter().map(|(name, address)| format!("{name:<10} {address}\n")).collect();
     // Whoever closed standard output does not want to know.
     let _ = writeln!(std::io::stdout().lock(), "{lines}ready").and_then(|()| std::io::stdout().flush());
@@ -202,7 +216,7 @@ fn announce(addresses: &[(&'static str, SocketAddr)]) {
 
 /// Begins `shutdown` at the first SIGTERM or SIGINT; the second ends the
 /// process on the spot.
-fn stop_on_signal(shutdown: &Shutdown) -> std::io::Result<()> {
+pub(crate) fn stop_on_signal(shutdown: &Shutdown) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = shutdown.clone();

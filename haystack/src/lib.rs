@@ -12,6 +12,8 @@
 //! - [`store`], [`scrub`], [`care`]: the volumes of one machine, and what keeps them
 //!   well; [`inspect`], a look into them offline.
 //! - [`stores`]: such a machine behind a seam, in this process or over the network.
+//! - [`logical`]: logical volumes, whose replicas lie on several such machines.
+//! - `photo_store`: which of the two keeps photos.
 //! - [`photo_id`], [`media_type`], [`photo`]: what a photo is called and what is
 //!   known of it.
 //! - [`imaging`]: from an upload to the sizes of a photo.
@@ -46,6 +48,7 @@ mod index_builder;
 pub mod index_file;
 mod index_segment;
 pub mod inspect;
+pub mod logical;
 pub mod media_type;
 pub mod needle;
 pub mod options;
@@ -54,6 +57,7 @@ pub mod pace;
 pub mod partial_upload;
 pub mod photo;
 pub mod photo_id;
+mod photo_store;
 pub mod recovery;
 mod scanner;
 pub mod scrub;

@@ -6,8 +6,59 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::logical::ReplicaOptions;
 use crate::needle::DATA_BYTES_MAX;
 use crate::photo_id::PhotoSize;
+use crate::stores::client::check_address;
+use crate::stores::identity::Labels;
+
+/// The address that stands for the store of this process.
+pub const LOCAL_STORE: &str = "local";
+
+/// What convinces a store that a request comes from its own cluster. It is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// The stores that keep replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoresOptions {
+    /// Where they are, 1 to 1000, such as `http://10.0.0.7:8090`; [`LOCAL_STORE`] is
+    /// the one in this process.
+    pub addresses: Vec<String>,
+    /// What they ask for, if they do.
+    pub token: Option<Token>,
+    /// Labels of the store in this process.
+    pub labels: Labels,
+    /// How replicas are kept.
+    pub replicas: ReplicaOptions,
+}
+
+impl StoresOptions {
+    fn check(&self) -> Result<()> {
+        within("stores", self.addresses.len(), 1..=1000, "1 to 1000 addresses")?;
+        for (place, address) in self.addresses.iter().enumerate() {
+            let bad = |range| Error::BadOption { option: "stores", found: address.clone(), range };
+            if address != LOCAL_STORE && check_address(address).is_err() {
+                return Err(bad("`local`, or an address such as http://10.0.0.7:8090"));
+            }
+            if self.addresses[..place].contains(address) {
+                return Err(bad("each address once"));
+            }
+        }
+        within("replicas", self.replicas.replica_count, 1..=9, "1 to 9")?;
+        if self.replicas.replica_count > self.addresses.len() {
+            let found = self.replicas.replica_count.to_string();
+            return Err(Error::BadOption { option: "replicas", found, range: "at most as many as stores" });
+        }
+        Ok(())
+    }
+}
 
 /// Options of a [`Haystack`](crate::Haystack). None of them is part of the
 /// format: each may change between two starts.
@@ -15,6 +66,8 @@ use crate::photo_id::PhotoSize;
 pub struct HaystackOptions {
     /// Where the volumes lie.
     pub dir: PathBuf,
+    /// The stores that keep replicas; none keeps photos in this process alone.
+    pub stores: Option<StoresOptions>,
     /// Size at which a volume takes no more photos, bytes, 1 MiB to 16 GiB.
     /// Larger volumes are fewer files; smaller ones are sooner compacted, moved
     /// or recovered.
@@ -78,6 +131,7 @@ impl Default for HaystackOptions {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("hayloft-data/haystack"),
+            stores: None,
             volume_bytes_max: 8 << 30,
             extent_bytes: 16 << 20,
             compaction_garbage_percent: 40,
@@ -111,6 +165,7 @@ impl HaystackOptions {
     ///
     /// [`Error::BadOption`] for the first that is out of its range.
     pub fn check(&self) -> Result<()> {
+        self.stores.as_ref().map_or(Ok(()), StoresOptions::check)?;
         within("volume_bytes_max", self.volume_bytes_max, 1 << 20..=16 << 30, "1 MiB to 16 GiB")?;
         within("extent_bytes", self.extent_bytes, 0..=1 << 30, "0 to 1 GiB")?;
         within("compaction_garbage_percent", self.compaction_garbage_percent, 0..=95, "0 to 95")?;

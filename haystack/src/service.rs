@@ -19,14 +19,15 @@ use crate::error::Result;
 use crate::http;
 use crate::imaging::{Imaging, ImagingOptions, Rendition};
 use crate::in_flight::InFlight;
+use crate::logical::LogicalVolumes;
 use crate::media_type::MediaType;
 use crate::options::HaystackOptions;
-use crate::overseer::Alone;
 use crate::partial_upload::PartialUploads;
 use crate::photo::Photo;
 use crate::photo_id::{PhotoId, PhotoSize, VolumeId};
+use crate::photo_store::PhotoStore;
 use crate::scrub::Scrubbed;
-use crate::store::{Deleted, Store, StoreOptions, Surroundings, VolumeStats};
+use crate::store::{Deleted, StoreOptions, Surroundings, VolumeStats};
 use crate::tables::Tables;
 use crate::upload_key::UploadKeys;
 use crate::volume::{StoredNeedle, VolumeOptions};
@@ -41,7 +42,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(600);
 pub struct HaystackStats {
     /// Whether uploads are taken: the directory's tables are there.
     pub directory_ready: bool,
-    /// Each volume.
+    /// Each volume of this process.
     pub volumes: Vec<VolumeStats>,
 }
 
@@ -53,7 +54,7 @@ pub struct Haystack {
 
 struct Inner {
     options: HaystackOptions,
-    store: Arc<Store>,
+    store: PhotoStore,
     imaging: Imaging,
     tables: Arc<Tables>,
     directory: Directory,
@@ -105,9 +106,12 @@ impl Haystack {
             thread_count: options.imaging_thread_count,
             queue_max: options.imaging_queue_max,
         });
-        let surroundings = Surroundings { overseer: Arc::new(Alone), ..Surroundings::default() };
-        let store = Arc::new(Store::open(fs, &options.dir, store_options, surroundings.clone())?);
-        store.start_care()?;
+        let surroundings = Surroundings::default();
+        let dir = &options.dir;
+        let store = match &options.stores {
+            None => PhotoStore::embedded(fs, dir, store_options)?,
+            Some(stores) => PhotoStore::replicated(&fs, dir, store_options, stores, rows.clone())?,
+        };
         let in_flight = |what, bytes_max| InFlight::new(what, bytes_max, options.body_timeout);
         let tables = Arc::new(Tables::new(rows));
         let inner = Inner {
@@ -130,6 +134,7 @@ impl Haystack {
     /// `shutdown`, which end after the request that they are in.
     pub async fn serve(&self, door: Door, shutdown: Shutdown) {
         self.inner.tables.start(&shutdown);
+        self.inner.store.start(&shutdown);
         let gauges = self.clone();
         let stop = shutdown.clone();
         shutdown.spawn(async move {
@@ -156,6 +161,7 @@ impl Haystack {
     /// Safe to drop and to call again.
     pub async fn wait_until_ready(&self) {
         self.inner.tables.wait_until_ready().await;
+        self.inner.store.wait_until_ready().await;
     }
 
     /// Writes what is queued and ends the volumes' writers. Call it after
@@ -169,7 +175,14 @@ impl Haystack {
 
     /// Each volume, and whether uploads are taken.
     pub fn stats(&self) -> HaystackStats {
-        HaystackStats { directory_ready: self.inner.tables.is_ready(), volumes: self.inner.store.stats() }
+        let directory_ready = self.inner.tables.is_ready() && self.inner.store.is_ready();
+        HaystackStats { directory_ready, volumes: self.inner.store.stats() }
+    }
+
+    /// The logical volumes over several stores; none where all photos are kept
+    /// in this process alone.
+    pub fn logical_volumes(&self) -> Option<&Arc<LogicalVolumes>> {
+        self.inner.store.logical()
     }
 
     /// The options it runs under.
@@ -182,7 +195,7 @@ impl Haystack {
     ///
     /// # Errors
     ///
-    /// As [`Store::read`].
+    /// As [`Store::read`](crate::store::Store::read) and [`LogicalVolumes::read`].
     pub async fn read(&self, id: &PhotoId, size: PhotoSize) -> Result<Option<StoredNeedle>> {
         self.inner.store.read(id, size).await
     }
@@ -197,7 +210,8 @@ impl Haystack {
     ///
     /// # Errors
     ///
-    /// As [`Imaging::renditions`] and [`Store::append`].
+    /// As [`Imaging::renditions`], [`Store::append`](crate::store::Store::append) and
+    /// [`LogicalVolumes::append`].
     pub(crate) async fn store_photo(&self, upload: Bytes, filename: Option<String>) -> Result<Photo> {
         let renditions = self.inner.imaging.renditions(upload).await?;
         let id = self.inner.store.append(&distinct(&renditions)).await?;
@@ -246,7 +260,7 @@ impl Haystack {
     ///
     /// # Errors
     ///
-    /// As [`Store::delete`], or the directory's: then rows are left, and
+    /// As [`Store::delete`](crate::store::Store::delete) and [`LogicalVolumes::delete`], or the directory's: then rows are left, and
     /// deleting again removes them.
     pub async fn delete(&self, id: &PhotoId) -> Result<Deleted> {
         let deleted = self.inner.store.delete(id).await?;
@@ -260,7 +274,7 @@ impl Haystack {
     ///
     /// # Errors
     ///
-    /// As [`Store::compact_volume`].
+    /// As [`Store::compact_volume`](crate::store::Store::compact_volume).
     pub async fn compact_volume(&self, id: VolumeId) -> Result<Compacted> {
         self.inner.store.compact_volume(id).await
     }
@@ -269,7 +283,7 @@ impl Haystack {
     ///
     /// # Errors
     ///
-    /// As [`Store::scrub_volume`].
+    /// As [`Store::scrub_volume`](crate::store::Store::scrub_volume).
     pub async fn scrub_volume(&self, id: VolumeId) -> Result<Scrubbed> {
         self.inner.store.scrub_volume(id).await
     }
@@ -280,7 +294,7 @@ impl Haystack {
     }
 
     /// The volumes.
-    pub(crate) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &PhotoStore {
         &self.inner.store
     }
 
@@ -325,6 +339,9 @@ impl Haystack {
     }
 
     fn publish_gauges(&self) {
+        if let Some(volumes) = self.logical_volumes() {
+            volumes.publish_gauges();
+        }
         for stats in self.stats().volumes {
             let volume = stats.volume.to_string();
             let gauge = |name: &'static str, value: u64| {

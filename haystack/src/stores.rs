@@ -4,6 +4,7 @@
 //!
 //! - [`identity`]: what tells one store from another, and from itself wiped.
 //! - [`local`]: the store of this process.
+//! - [`watch`]: what a store learns of its own damage.
 //! - [`frames`], [`protocol`]: photos and refusals as bytes between processes.
 //! - [`client`], [`server`]: a store over the network, from both ends.
 //!
@@ -17,6 +18,7 @@ pub mod identity;
 pub mod local;
 pub mod protocol;
 pub mod server;
+pub mod watch;
 
 use std::fmt;
 
@@ -101,6 +103,8 @@ pub struct StoreReport {
     pub volume_bytes_max: u64,
     /// Its replicas, in the order of their logical volumes.
     pub replicas: Vec<ReplicaReport>,
+    /// Photos that it found damaged, by volume and key, as far as it remembers.
+    pub damaged: Vec<(VolumeId, u64)>,
 }
 
 impl StoreReport {

@@ -1,9 +1,10 @@
 //! Every setting, once: its key, what it does, what it accepts.
 
 use cluster::telemetry::{EventFormat, check_filter};
+use haystack::stores::identity::BadLabels;
 
 use super::Config;
-use super::values::{address, boolean, bytes, count, instance, origin, shown_bytes, span};
+use super::values::{address, addresses, boolean, bytes, count, instance, origin, shown_bytes, span};
 
 /// One setting.
 pub(crate) struct Key {
@@ -113,7 +114,9 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "photos.bodies_max",
         about: "memory for the bodies of uploads under way; what comes beyond waits, and gets 503 if that takes too long",
-        set: |config, text| bytes(text, 64 << 20, 64 << 30).map(|value| config.photo_bodies_bytes_max = value),
+        set: |config, text| {
+            bytes(text, 64 << 20, 64 << 30).map(|value| config.photo_bodies_bytes_max = value)
+        },
         show: |config| shown_bytes(config.photo_bodies_bytes_max),
     },
     Key {
@@ -151,6 +154,74 @@ pub(crate) const KEYS: &[Key] = &[
         about: "threads that decode and scale photos",
         set: |config, text| count(text, 1..=256).map(|value| config.image_threads = value),
         show: |config| config.image_threads.to_string(),
+    },
+    Key {
+        name: "photos.stores",
+        about: "the stores that keep replicas of photos, such as http://10.0.0.7:8090, and `local` for the one in this process; none: this process alone",
+        set: |config, text| addresses(text).map(|value| config.stores = value),
+        show: |config| config.stores.join(","),
+    },
+    Key {
+        name: "photos.replicas",
+        about: "replicas of each photo, where there are stores",
+        set: |config, text| {
+            count(text, 1..=9)
+                .map(|value| config.replicas.replica_count = usize::try_from(value).unwrap_or(9))
+        },
+        show: |config| config.replicas.replica_count.to_string(),
+    },
+    Key {
+        name: "photos.replace_after",
+        about: "how long a store may be away before its replicas are made elsewhere",
+        set: |config, text| span(text, 1, 30 * 24 * 3600).map(|value| config.replicas.replace_after = value),
+        show: |config| humantime::format_duration(config.replicas.replace_after).to_string(),
+    },
+    Key {
+        name: "photos.compare_period",
+        about: "how often the replicas of a volume are compared",
+        set: |config, text| span(text, 1, 30 * 24 * 3600).map(|value| config.replicas.compare_period = value),
+        show: |config| humantime::format_duration(config.replicas.compare_period).to_string(),
+    },
+    Key {
+        name: "photos.copy_rate",
+        about: "bytes of photos copied between stores in a second, at most, to make replicas",
+        set: |config, text| {
+            bytes(text, 1 << 10, 1 << 40).map(|value| config.replicas.copy_bytes_per_s = value)
+        },
+        show: |config| shown_bytes(config.replicas.copy_bytes_per_s),
+    },
+    Key {
+        name: "photos.store_token_file",
+        about: "a file with the token that stores ask for, the same at all of them; none: stores listen on loopback addresses and ask for none",
+        set: |config, text| {
+            config.store_token_file = (!text.is_empty()).then(|| text.into());
+            Ok(())
+        },
+        show: |config| {
+            config.store_token_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+        },
+    },
+    Key {
+        name: "haystack_store.listen",
+        about: "the door of `hayloft haystack-store`",
+        set: |config, text| address(text).map(|value| config.haystack_store.address = value),
+        show: |config| config.haystack_store.address.to_string(),
+    },
+    Key {
+        name: "haystack_store.connections_max",
+        about: "connections open at once at that door",
+        set: |config, text| {
+            count(text, CONNECTIONS).map(|value| config.haystack_store.connections_max = value)
+        },
+        show: |config| config.haystack_store.connections_max.to_string(),
+    },
+    Key {
+        name: "haystack_store.labels",
+        about: "where the store of this process stands, such as rack=a,room=2: replicas lie in different racks",
+        set: |config, text| {
+            text.parse().map(|value| config.store_labels = value).map_err(|bad: BadLabels| bad.to_string())
+        },
+        show: |config| config.store_labels.to_string(),
     },
     Key {
         name: "memcached.listen",

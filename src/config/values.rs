@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use haystack::options::LOCAL_STORE;
+use haystack::stores::client::check_address;
 use row_api::names::InstanceName;
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
@@ -37,6 +39,18 @@ pub(super) fn origin(text: &str, with_scheme: bool) -> Result<Option<String>, St
     match uri.filter(|uri| uri.port_u16().is_some_and(|port| port > 0) && !uri.as_str().contains('@')) {
         Some(_) => Ok(Some(text.to_owned())),
         None => Err(format!("must be {form}, or here for this process")),
+    }
+}
+
+/// Addresses between commas, or a list of TOML as it stands in a file.
+pub(super) fn addresses(text: &str) -> Result<Vec<String>, String> {
+    let listed = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let parts =
+        listed.unwrap_or(text).split(',').map(|part| part.trim().trim_matches('"').trim_end_matches('/'));
+    let addresses: Vec<String> = parts.filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    match addresses.iter().find(|address| *address != LOCAL_STORE && check_address(address).is_err()) {
+        None => Ok(addresses),
+        Some(bad) => Err(format!("{bad:?} is neither `local` nor an address such as http://10.0.0.7:8090")),
     }
 }
 

@@ -92,7 +92,7 @@ async fn apply(master: &Arc<Master>, tablet: TabletId, change: &str, body: &Valu
     }
 }
 
-async fn body<B>(request: Request<B>) -> Result<Value, Status>
+pub(super) async fn body<B>(request: Request<B>) -> Result<Value, Status>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {

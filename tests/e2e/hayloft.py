@@ -61,11 +61,10 @@ class Hayloft:
 
     def launch(self):
         """Starts the process and returns at once."""
-        command = [binary(), "serve", "--data-dir", str(self.data_dir), *self.doors, *self.flags]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                dies_with_us(command),
+                dies_with_us(self.command()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -76,6 +75,10 @@ class Hayloft:
         self.reader = threading.Thread(target=_forward, args=(self.process.stdout, self.printed), daemon=True)
         self.reader.start()
         self.addresses, self.lines = {}, []
+
+    def command(self):
+        """What is run."""
+        return [binary(), "serve", "--data-dir", str(self.data_dir), *self.doors, *self.flags]
 
     def wait_until_ready(self):
         """Reads what the launched process prints up to `ready`."""
@@ -93,7 +96,7 @@ class Hayloft:
             words = line.split()
             if words == ["ready"]:
                 return self
-            if len(words) >= 2 and words[0] in DOORS:
+            if len(words) == 2:
                 self.addresses[words[0]] = words[1].removeprefix("http://").rstrip("/")
 
     def __getattr__(self, name):
@@ -142,6 +145,27 @@ class Hayloft:
         except OSError:
             return "it wrote no log"
         return "its log ends:\n" + "\n".join(text.splitlines()[-lines:])
+
+
+class HaystackStore(Hayloft):
+    """A `hayloft haystack-store` over `data_dir`; it keeps its port when it is started again."""
+
+    def __init__(self, data_dir, log_path, flags=(), env=None):
+        super().__init__(data_dir, log_path, flags, env, doors=())
+        self.address = "127.0.0.1:0"
+
+    def command(self):
+        return [binary(), "haystack-store", "--data-dir", str(self.data_dir), "--listen", self.address, *self.flags]
+
+    def wait_until_ready(self):
+        super().wait_until_ready()
+        self.address = self.addresses["haystack-store"]
+        return self
+
+    @property
+    def store_url(self):
+        """What `serve` is told."""
+        return f"http://{self.address}"
 
 
 def host_port(address):

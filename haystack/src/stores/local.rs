@@ -11,22 +11,25 @@
 //! | as the marker is removed    | either                     | it is compared again, and complete |
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use parking_lot::RwLock;
+use vfs::FileSystem;
 
 use super::identity::{Labels, StoreId};
+use super::watch::ReplicaWatch;
 use super::{
     Burial, COPY_BYTES, Found, KEY_COUNT_MAX, PhotoNeedles, ReplicaReport, ReplicaState, StoreReport,
     VolumeStore,
 };
 use crate::error::{Error, Result};
 use crate::index::KnownKey;
+use crate::overseer::Overseer;
 use crate::photo_id::{Cookie, PhotoId, PhotoKey, PhotoSize, VolumeId};
-use crate::store::Store;
+use crate::store::{Store, StoreOptions, Surroundings};
 use crate::volume::{StoredNeedle, Volume, VolumeState, volume_path};
 use crate::writer::Purpose;
 
@@ -34,21 +37,22 @@ use crate::writer::Purpose;
 #[derive(Debug)]
 pub struct LocalStore {
     store: Arc<Store>,
+    watch: Arc<ReplicaWatch>,
     id: StoreId,
     labels: Labels,
     filling: RwLock<BTreeSet<VolumeId>>,
 }
 
 impl LocalStore {
-    /// `store` under its own number, which is drawn from `random` if it has none
-    /// yet. Blocks.
+    /// `store` under its own number, which is `fresh` if it has none yet. `watch` is
+    /// the overseer that it was opened with. Blocks.
     ///
     /// # Errors
     ///
     /// [`Error::StoreIll`], [`Error::Io`]
-    pub fn open(store: Arc<Store>, labels: Labels, random: u64) -> Result<Self> {
+    pub fn open(store: Arc<Store>, watch: Arc<ReplicaWatch>, labels: Labels, fresh: u64) -> Result<Self> {
         let (fs, dir) = store.dir();
-        let id = StoreId::open(fs, dir, StoreId(random))?;
+        let id = StoreId::open(fs, dir, StoreId(fresh))?;
         let mut filling = BTreeSet::new();
         for name in fs.list(dir)? {
             if name.extension().is_none_or(|extension| extension != "filling") {
@@ -61,7 +65,32 @@ impl LocalStore {
                 None => fs.remove(&dir.join(name.file_name().unwrap_or_default()))?,
             }
         }
-        Ok(Self { store, id, labels, filling: RwLock::new(filling) })
+        Ok(Self { store, watch, id, labels, filling: RwLock::new(filling) })
+    }
+
+    /// Opens the store in `dir` and begins its background care. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`] and [`LocalStore::open`].
+    pub fn open_in(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        options: StoreOptions,
+        labels: Labels,
+    ) -> Result<Self> {
+        let watch = Arc::new(ReplicaWatch::default());
+        let overseer = Arc::clone(&watch) as Arc<dyn Overseer>;
+        let surroundings = Surroundings { overseer, ..Surroundings::default() };
+        let fresh = (surroundings.random)();
+        let store = Arc::new(Store::open(fs, dir, options, surroundings)?);
+        store.start_care()?;
+        Self::open(store, watch, labels, fresh)
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// Its number.
@@ -156,6 +185,7 @@ impl VolumeStore for LocalStore {
             reserve_bytes: self.store.options().disk_reserve_bytes,
             volume_bytes_max: self.store.options().volumes.volume_bytes_max,
             replicas,
+            damaged: self.watch.damaged().into_iter().map(|(volume, key)| (volume, key.0)).collect(),
         })
     }
 
@@ -202,6 +232,9 @@ impl VolumeStore for LocalStore {
         let appends =
             photos.iter().map(|photo| volume.append(photo.key, photo.cookie, &photo.sizes, purpose));
         join_all(appends).await.into_iter().collect::<Result<()>>()?;
+        for photo in photos.iter().filter(|_| purpose == Purpose::Repair) {
+            self.watch.forget(volume.core().id(), photo.key);
+        }
         Ok(volume.core().tail_offset())
     }
 
@@ -210,7 +243,11 @@ impl VolumeStore for LocalStore {
         let news: Vec<&Burial> =
             burials.iter().filter(|burial| !volume.core().index().is_buried(burial.key)).collect();
         let deletes = news.into_iter().map(|burial| volume.delete(burial.key, burial.cookie));
-        join_all(deletes).await.into_iter().collect()
+        let outcome = join_all(deletes).await.into_iter().collect();
+        for burial in burials {
+            self.watch.forget(volume.core().id(), burial.key);
+        }
+        outcome
     }
 
     async fn read(&self, id: &PhotoId, size: PhotoSize) -> Result<Option<StoredNeedle>> {

@@ -28,7 +28,7 @@ fn id(key: u64) -> PhotoId {
 }
 
 fn local(fs: &SimulatedFileSystem) -> LocalStore {
-    LocalStore::open(Arc::new(open(fs)), "rack=a".parse().unwrap(), 7).unwrap()
+    LocalStore::open(Arc::new(open(fs)), Arc::default(), "rack=a".parse().unwrap(), 7).unwrap()
 }
 
 async fn serve(store: Arc<dyn VolumeStore>, token: Option<&str>) -> (String, Shutdown) {
@@ -117,7 +117,9 @@ async fn a_store_is_the_same_after_a_restart_and_another_one_when_wiped() {
     assert_eq!((after.id, after.replicas), (before.id, before.replicas));
     store.append(VOLUME, &[needles(6)], Purpose::Repair).await.unwrap();
     assert!(store.read(&id(6), PhotoSize::Thumb).await.unwrap().is_none());
-    let wiped = LocalStore::open(Arc::new(open(&SimulatedFileSystem::new())), Default::default(), 8).unwrap();
+    let wiped =
+        LocalStore::open(Arc::new(open(&SimulatedFileSystem::new())), Arc::default(), Default::default(), 8)
+            .unwrap();
     assert_ne!(wiped.report().await.unwrap().id, before.id);
 }
 
