@@ -31,6 +31,20 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The table cannot be saved while somebody may change it.
+    #[error("{open_count} connections are open: what they change would be saved as it was before")]
+    Busy {
+        /// Connections.
+        open_count: u64,
+    },
+    /// The table's file cannot be written, or not be used.
+    #[error("cannot use the cache's file {path:?}")]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file of users and passwords is not one.
     #[error("{path:?} has no users and passwords, `user:password` one a line (line {line})")]
     Credentials {

@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use twox_hash::XxHash3_64;
 
-pub(crate) use item::{Item, ItemBytes, KEY_BYTES_MAX, SharedBytes};
+pub(crate) use item::{Item, ItemBytes, KEY_BYTES_MAX, Restored, SharedBytes};
 pub(crate) use leases::{FillCell, Holder, Offer};
 pub(crate) use shard::NewItem;
 pub(crate) use slot::{Fill, Slot};
@@ -135,6 +135,25 @@ impl ItemTable {
         self.last_cas.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// The last cas given out.
+    pub(crate) fn last_cas(&self) -> u64 {
+        self.last_cas.load(Ordering::Relaxed)
+    }
+
+    /// Gives out no cas up to `cas` any more.
+    pub(crate) fn raise_cas(&self, cas: u64) {
+        self.last_cas.fetch_max(cas, Ordering::Relaxed);
+    }
+
+    /// Removes every item.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.clear();
+            self.charge(&mut shard);
+        }
+    }
+
     /// A lease token that nobody has: more than 1, and of 62 bits, which every
     /// client's integers hold.
     fn next_token(&self) -> u64 {
@@ -183,11 +202,7 @@ impl ItemTable {
         let before = self.generation.fetch_add(1, Ordering::AcqRel);
         self.next_cas();
         if before == u8::MAX {
-            for shard in &self.shards {
-                let mut shard = shard.lock();
-                shard.clear();
-                self.charge(&mut shard);
-            }
+            self.clear();
         }
     }
 

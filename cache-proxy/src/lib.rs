@@ -13,9 +13,12 @@
 //! - `invalidation`: what is cached of rows goes when they change;
 //! - `connections`: who is connected, for `stats conns`;
 //! - `watch`, `prefixes`: what happens, for those who watch, and by prefix;
+//! - [`activity`]: hot keys and hit rates by prefix, of a sample;
 //! - [`lease`]: fills and writes of keys that have an origin, inside the process;
+//! - `snapshot`: the table in a file, between a clean stop and the next start;
 //! - [`server`]: sockets, timers, shutdown; [`Cache`] itself.
 
+pub mod activity;
 pub mod clock;
 pub mod error;
 pub mod options;
@@ -29,11 +32,14 @@ mod prefixes;
 mod protocol;
 pub mod server;
 mod session;
+mod snapshot;
 mod watch;
 
+pub use activity::Activity;
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result};
 pub use item_table::{Statistics, TableStatistics};
 pub use options::{CacheOptions, Credential, REFUSAL};
 pub use origins::options::OriginOptions;
 pub use server::{Cache, Certificates};
+pub use snapshot::Loaded;

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use crate::activity::Sampled;
 use crate::connections::Connections;
 use crate::item_table::ItemTable;
 use crate::options::{CacheOptions, Credential};
@@ -84,6 +85,7 @@ pub(crate) struct SharedState {
     pub(crate) certificates: Mutex<Option<Arc<Certificates>>>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) prefixes: Prefixes,
+    pub(crate) sampled: Sampled,
     /// Told when a client asks for the shutdown.
     pub(crate) shutdown_asked: Notify,
 }
@@ -108,6 +110,7 @@ impl SharedState {
             certificates: Mutex::new(None),
             watchers,
             prefixes: Prefixes::default(),
+            sampled: Sampled::default(),
             shutdown_asked: Notify::new(),
         }
     }
@@ -186,6 +189,9 @@ pub(crate) struct Session {
     is_known: bool,
     /// The connection ends because of what the client sent.
     is_protocol_error: bool,
+    /// Keys asked for since one of them was sampled. Nobody else changes it; it
+    /// is atomic only because others may look at a session.
+    get_count: AtomicU32,
     state: State,
     routed: Routed,
 }
@@ -193,8 +199,15 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(shared: Arc<SharedState>, number: u64) -> Self {
         let is_known = shared.options.credentials.is_empty();
-        let (state, routed) = (State::Line, Routed::default());
-        Self { shared, number, is_known, is_protocol_error: false, state, routed }
+        Self {
+            shared,
+            number,
+            is_known,
+            is_protocol_error: false,
+            get_count: AtomicU32::new(0),
+            state: State::Line,
+            routed: Routed::default(),
+        }
     }
 
     /// Whether the connection ends because of what the client sent.

@@ -102,6 +102,17 @@ pub(super) mod state {
     pub(crate) const HIDDEN: u16 = DELETED | ABSENT;
 }
 
+/// What a restart gives back to an item.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restored {
+    pub(crate) is_stale: bool,
+    pub(crate) in_main: bool,
+    pub(crate) is_fetched: bool,
+    /// 0 to 3.
+    pub(crate) access_count: u8,
+    pub(crate) accessed_at: u32,
+}
+
 /// An item, or a free place of the slab.
 #[derive(Debug)]
 pub(crate) struct Item {
@@ -187,6 +198,17 @@ impl Item {
     /// Whether somebody was told to refill it.
     pub(crate) fn is_token_sent(&self) -> bool {
         self.state & state::TOKEN_SENT != 0
+    }
+
+    /// What a restart is to give back, beside key, value, flags and times.
+    pub(crate) fn to_restore(&self) -> Restored {
+        Restored {
+            is_stale: self.is_stale(),
+            in_main: self.state & state::MAIN != 0,
+            is_fetched: self.is_fetched(),
+            access_count: u8::try_from(self.state & state::ACCESS_MASK).expect("two bits"),
+            accessed_at: self.accessed_at,
+        }
     }
 
     /// Whether ordinary commands do not see it.

@@ -90,6 +90,13 @@ impl Queues {
         queue.unlink(slab, place);
     }
 
+    /// Moves an item to the main queue.
+    pub(super) fn promote(&mut self, slab: &mut Slab, place: Place) {
+        self.remove(slab, place);
+        slab.get_mut(place).state |= state::MAIN;
+        self.main.push(slab, place);
+    }
+
     /// Notes that the item at `place` grew or shrank from `old_bytes`.
     pub(super) fn resize(&mut self, slab: &Slab, place: Place, old_bytes: u64) {
         let item = slab.get(place);

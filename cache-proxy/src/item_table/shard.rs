@@ -11,7 +11,7 @@
 use hashbrown::HashTable;
 
 use super::expiry::ExpiryBuckets;
-use super::item::{Item, ItemBytes, NOWHERE, Place, state};
+use super::item::{Item, ItemBytes, NOWHERE, Place, Restored, state};
 use super::leases::Leases;
 use super::queues::Queues;
 use super::slab::Slab;
@@ -204,6 +204,18 @@ impl Shard {
         self.hidden_count += usize::from(!item.is_hidden());
         // Hidden items are the first to go when they reach their queue's end.
         item.state = item.state & !state::ACCESS_MASK | mark;
+    }
+
+    /// Gives the item at `place` back what it was before a restart.
+    pub(super) fn restore(&mut self, place: Place, restored: &Restored) {
+        if restored.in_main {
+            self.queues.promote(&mut self.slab, place);
+        }
+        let item = self.slab.get_mut(place);
+        let marks = [(state::STALE, restored.is_stale), (state::FETCHED, restored.is_fetched)];
+        item.state = item.state & !state::ACCESS_MASK | u16::from(restored.access_count) & state::ACCESS_MASK;
+        item.state |= marks.into_iter().filter(|(_, is_so)| *is_so).fold(0, |all, (mark, _)| all | mark);
+        item.accessed_at = restored.accessed_at;
     }
 
     pub(super) fn set_expiry(&mut self, place: Place, expires_at: u32) {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 
 use super::ItemTable;
-use super::item::{Item, ItemBytes, Place, state};
+use super::item::{Item, ItemBytes, Place, Restored, state};
 use super::leases::{FillCell, Holder, LeaseKey, Offer};
 use super::shard::{NewItem, Shard};
 use super::statistics::Statistics;
@@ -179,6 +179,13 @@ impl<'t> Slot<'t> {
             self.table.charge(&mut self.shard);
         }
         self.renew_cas(cas)
+    }
+
+    /// Gives the item back what it was before a restart.
+    pub(crate) fn restore(&mut self, restored: &Restored) {
+        if let Some(place) = self.place {
+            self.shard.restore(place, restored);
+        }
     }
 
     /// Removes the item, a hidden one too; false if there was none to be seen.

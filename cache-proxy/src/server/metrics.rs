@@ -4,6 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::Cache;
 
+/// Prefixes with metrics of their own: those asked for most.
+const PREFIX_COUNT_MAX: usize = 20;
+
 impl Cache {
     /// Brings the `hayloft_cache_*` metrics up to date: to be called when they
     /// are about to be read. The table counts for itself, at no cost a command.
@@ -37,6 +40,15 @@ impl Cache {
         }
         metrics::counter!("hayloft_cache_evictions_total").absolute(counts.evictions);
         metrics::counter!("hayloft_cache_expired_total").absolute(counts.reclaimed);
+        for prefix in self.shared.sampled.prefixes(PREFIX_COUNT_MAX) {
+            let name = prefix.prefix.escape_ascii().to_string();
+            let count = |result, count| {
+                metrics::counter!("hayloft_cache_prefix_gets_total", "prefix" => name.clone(), "result" => result)
+                    .absolute(count);
+            };
+            count("hit", prefix.hits);
+            count("miss", prefix.gets - prefix.hits);
+        }
         let connections = &self.shared.connections;
         let read_bytes = connections.read_bytes.load(Ordering::Relaxed);
         let written_bytes = connections.written_bytes.load(Ordering::Relaxed);
@@ -48,6 +60,7 @@ impl Cache {
             ("hayloft_cache_memory_bytes", table.memory_bytes),
             ("hayloft_cache_memory_max_bytes", table.memory_bytes_max),
             ("hayloft_cache_oldest_age_seconds", table.oldest_age_s),
+            ("hayloft_cache_eviction_age_seconds", counts.evicted_time),
         ] {
             metrics::gauge!(name).set(value as f64);
         }

@@ -1,9 +1,14 @@
-//! What others hear of a session's commands: watchers, and counts by prefix.
+//! What others hear of a session's commands: watchers, counts by prefix, and
+//! the sample of what is asked for.
 //!
-//! Each of these costs a look at a byte while nobody listens.
+//! Each of these costs a look at a byte while nobody listens, and the sample a
+//! counter of the session's own.
+
+use std::sync::atomic::Ordering;
 
 use super::Session;
 use super::store::StoreOutcome;
+use crate::activity::SAMPLE_EVERY;
 use crate::protocol::admin::stream;
 use crate::protocol::command::StoreVerb;
 use crate::watch::ShownKey;
@@ -11,6 +16,11 @@ use crate::watch::ShownKey;
 impl Session {
     #[inline]
     pub(super) fn saw_get(&self, key: &[u8], found_bytes: Option<usize>) {
+        let get_count = self.get_count.load(Ordering::Relaxed).wrapping_add(1);
+        self.get_count.store(get_count, Ordering::Relaxed);
+        if get_count.is_multiple_of(SAMPLE_EVERY) {
+            self.shared.sampled.see(key, found_bytes.is_some());
+        }
         if self.shared.prefixes.is_on() {
             self.shared.prefixes.count(key, |counts| {
                 counts.get += 1;

@@ -7,5 +7,6 @@ mod connections;
 mod differential;
 mod house;
 mod leases;
+mod restart;
 mod tls;
 mod transcripts;
