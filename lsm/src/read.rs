@@ -120,7 +120,8 @@ impl TreeState {
         // Who reads everything would put out what others read often.
         let is_everything = range.start.is_empty() && range.end.is_empty();
         let mode = if is_everything { ReadMode::Scan } else { ReadMode::Hot };
-        let mut sources = Vec::new();
+        // Most reads of one row need no more: the memtable, and a table.
+        let mut sources = Vec::with_capacity(2);
         let mut tombstones = Vec::new();
         for memtable in self.memtables() {
             tombstones.extend(SourceTombstones::memtable(memtable, sequence).map(|of| (sources.len(), of)));

@@ -47,7 +47,7 @@ const HEIGHT_MAX: usize = 12;
 const BRANCHING: u64 = 4;
 const ALIGN: usize = align_of::<Node>();
 const LINK_BYTES: usize = size_of::<AtomicPtr<Node>>();
-/// The first chunk, small since most trees are hardly written to; each next one is twice as large.
+/// The first chunk, small since most trees are hardly written to; each next one is as large as all before.
 const CHUNK_BYTES_MIN: usize = 1 << 10;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// Once a list is that long its chunks are huge pages: a search goes all over the list, and with small ones
@@ -123,8 +123,8 @@ struct Arena {
     /// The free rest of the chunk made last for small pieces.
     free: NonNull<u8>,
     free_bytes: usize,
-    /// Of the next chunk.
-    chunk_bytes: usize,
+    /// Whether that chunk is a huge page.
+    is_huge: bool,
     /// Bytes that were touched: pieces, or whole pages where they are huge.
     touched_bytes: usize,
 }
@@ -135,21 +135,22 @@ unsafe impl Send for Arena {}
 impl Arena {
     fn new() -> Self {
         let (chunks, free) = (Vec::new(), NonNull::dangling());
-        Self { chunks, free, free_bytes: 0, chunk_bytes: CHUNK_BYTES_MIN, touched_bytes: 0 }
+        Self { chunks, free, free_bytes: 0, is_huge: false, touched_bytes: 0 }
     }
 
     /// `bytes` of uninitialized memory, aligned as nodes are.
     fn allocate(&mut self, bytes: usize) -> NonNull<u8> {
         let bytes = bytes.next_multiple_of(ALIGN);
         if bytes > self.free_bytes {
-            if bytes > self.chunk_bytes / 4 {
+            let chunk_bytes = self.next_chunk_bytes();
+            if bytes > chunk_bytes / 4 {
                 // A chunk of its own, so that the rest of the current one is not lost.
                 self.touched_bytes += bytes;
                 return self.new_chunk(bytes, ALIGN);
             }
-            self.refill();
+            self.refill(chunk_bytes);
         }
-        if self.chunk_bytes != HUGE_PAGE_BYTES {
+        if !self.is_huge {
             self.touched_bytes += bytes;
         }
         let piece = self.free;
@@ -159,19 +160,23 @@ impl Arena {
         piece
     }
 
-    /// Takes another chunk for small pieces.
-    fn refill(&mut self) {
+    fn next_chunk_bytes(&self) -> usize {
         if self.touched_bytes >= HUGE_FROM_BYTES {
-            self.chunk_bytes = HUGE_PAGE_BYTES;
-            self.touched_bytes += HUGE_PAGE_BYTES;
-            self.free = self.new_chunk(HUGE_PAGE_BYTES, HUGE_PAGE_BYTES);
-            advise_huge_page(self.free);
-            self.free_bytes = HUGE_PAGE_BYTES;
-            return;
+            HUGE_PAGE_BYTES
+        } else {
+            self.touched_bytes.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
         }
-        self.free = self.new_chunk(self.chunk_bytes, ALIGN);
-        self.free_bytes = self.chunk_bytes;
-        self.chunk_bytes = (self.chunk_bytes * 2).min(CHUNK_BYTES_MAX);
+    }
+
+    /// Takes another chunk for small pieces.
+    fn refill(&mut self, chunk_bytes: usize) {
+        self.is_huge = chunk_bytes == HUGE_PAGE_BYTES;
+        self.free = self.new_chunk(chunk_bytes, if self.is_huge { HUGE_PAGE_BYTES } else { ALIGN });
+        self.free_bytes = chunk_bytes;
+        if self.is_huge {
+            self.touched_bytes += chunk_bytes;
+            advise_huge_page(self.free);
+        }
     }
 
     fn new_chunk(&mut self, bytes: usize, align: usize) -> NonNull<u8> {
