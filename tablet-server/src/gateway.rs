@@ -55,7 +55,7 @@ impl Caller {
     /// PERMISSION_DENIED.
     pub fn check_change(self, table: &TableName) -> Result<(), Status> {
         let allowed = match self {
-            Self::Public => table.instance != metadata::system_instance(),
+            Self::Public => !metadata::is_system(&table.instance),
             Self::Role => *table != metadata::metadata_table_name(),
         };
         if allowed {
@@ -70,7 +70,7 @@ impl Caller {
     ///
     /// PERMISSION_DENIED.
     pub fn check_instance_change(self, instance: &InstanceName) -> Result<(), Status> {
-        if *instance != metadata::system_instance() {
+        if !metadata::is_system(instance) {
             return Ok(());
         }
         Err(Status::permission_denied(format!("{instance} is Hayloft's own instance: it cannot be changed")))

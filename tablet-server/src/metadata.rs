@@ -60,9 +60,17 @@ const TAG_OFFSET: usize = size_of::<u64>();
 const TAG_END: u8 = 1;
 const TAG_LAST: u8 = 2;
 
+/// The project and the instance that hold Hayloft's own tables.
+const SYSTEM: (&str, &str) = ("hayloft", "system");
+
 /// The instance that holds Hayloft's own tables.
 pub fn system_instance() -> InstanceName {
-    InstanceName { project: "hayloft".to_owned(), instance: "system".to_owned() }
+    InstanceName { project: SYSTEM.0.to_owned(), instance: SYSTEM.1.to_owned() }
+}
+
+/// Whether `instance` is that one.
+pub fn is_system(instance: &InstanceName) -> bool {
+    (instance.project.as_str(), instance.instance.as_str()) == SYSTEM
 }
 
 /// METADATA's name.

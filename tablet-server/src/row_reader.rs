@@ -15,8 +15,10 @@ use crate::{cell_key, gc, limits};
 
 /// Keys that are stepped over before a cursor seeks: a seek costs about as much.
 const STEPS_BEFORE_SEEK: usize = 8;
-/// Names are cut from buffers of this size, so that few allocations hold many.
-const NAMES_BYTES: usize = 4 << 10;
+/// Names are cut from buffers, so that few allocations hold many: the first is small, since most reads are of
+/// one row, and each next one twice as large, up to this.
+const NAMES_BYTES_MIN: usize = 128;
+const NAMES_BYTES_MAX: usize = 4 << 10;
 /// What looking at a cell counts beyond its value.
 const LOOK_BYTES: u64 = 64;
 
@@ -83,7 +85,7 @@ pub(crate) struct RowReader {
     sample_seed: u64,
     looked_at_bytes: u64,
     seen: Seen,
-    names: BytesMut,
+    names: Names,
     row_key: Bytes,
     /// What the row's cell keys start with; empty between ranges.
     row_prefix: Vec<u8>,
@@ -118,7 +120,7 @@ impl RowReader {
             sample_seed,
             looked_at_bytes: 0,
             seen: Seen::default(),
-            names: BytesMut::new(),
+            names: Names { buffer: BytesMut::new(), buffer_bytes: NAMES_BYTES_MIN },
             row_key: Bytes::new(),
             row_prefix: Vec::new(),
             column_prefix: Vec::new(),
@@ -151,6 +153,9 @@ impl RowReader {
         if !self.row_prefix.is_empty() {
             let past = cell_key::into_successor(std::mem::take(&mut self.row_prefix));
             cursor.skip_to(&past)?;
+            // Its memory serves the next row.
+            self.row_prefix = past;
+            self.row_prefix.clear();
         }
         Ok(())
     }
@@ -162,7 +167,7 @@ impl RowReader {
         let row_end = cell_key::decode_escaped(key, 0, &mut self.target).map_err(|at| bad_key(key, at))?;
         self.row_prefix.clear();
         self.row_prefix.extend_from_slice(&key[..row_end]);
-        self.row_key = cut_name(&mut self.names, &self.target);
+        self.row_key = self.names.cut(&self.target);
         Ok(true)
     }
 
@@ -247,9 +252,7 @@ impl RowReader {
                 let cell = Cell {
                     family_id,
                     family: family.name.clone(),
-                    qualifier: qualifier
-                        .get_or_insert_with(|| cut_name(&mut self.names, &self.target))
-                        .clone(),
+                    qualifier: qualifier.get_or_insert_with(|| self.names.cut(&self.target)).clone(),
                     timestamp_us,
                     value: if self.transform.strip_value { Bytes::new() } else { cursor.iter.value_bytes() },
                     label: self.transform.label.clone(),
@@ -278,13 +281,23 @@ impl RowReader {
     }
 }
 
-/// `name` as shared bytes, cut from the buffer `names`.
-fn cut_name(names: &mut BytesMut, name: &[u8]) -> Bytes {
-    if names.capacity() < name.len() {
-        *names = BytesMut::with_capacity(NAMES_BYTES.max(name.len()));
+/// What names are cut from.
+struct Names {
+    buffer: BytesMut,
+    /// The next buffer's size.
+    buffer_bytes: usize,
+}
+
+impl Names {
+    /// `name` as shared bytes.
+    fn cut(&mut self, name: &[u8]) -> Bytes {
+        if self.buffer.capacity() < name.len() {
+            self.buffer = BytesMut::with_capacity(self.buffer_bytes.max(name.len()));
+            self.buffer_bytes = (self.buffer_bytes * 2).min(NAMES_BYTES_MAX);
+        }
+        self.buffer.extend_from_slice(name);
+        self.buffer.split().freeze()
     }
-    names.extend_from_slice(name);
-    names.split().freeze()
 }
 
 fn bad_key(key: &[u8], offset: usize) -> Error {

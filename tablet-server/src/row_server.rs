@@ -101,6 +101,6 @@ pub trait RowServer: Send + Sync + fmt::Debug {
 /// A scan of one tablet; dropping it ends it.
 #[async_trait]
 pub trait TabletScan: Send {
-    /// The next rows, about `budget_bytes` of them; see [`ScanBatch`].
+    /// The next rows, about `budget_bytes` of them at most; see [`ScanBatch`].
     async fn next_rows(&mut self, budget_bytes: usize) -> Result<ScanBatch>;
 }

@@ -454,21 +454,35 @@ impl Tablet {
         Ok(Applied::new(commit, Some(record.log)))
     }
 
-    async fn write(&self, mut batch: WriteBatch, deadline: Instant) -> Result<Commit> {
+    async fn write(&self, batch: WriteBatch, deadline: Instant) -> Result<Commit> {
+        match self.try_write(batch)? {
+            Ok(commit) => Ok(commit),
+            // Rare, and large to hold.
+            Err(refused) => Box::pin(self.write_in_time(refused, deadline)).await,
+        }
+    }
+
+    async fn write_in_time(&self, mut batch: WriteBatch, deadline: Instant) -> Result<Commit> {
         loop {
-            batch = match self.around.engine.try_write(batch) {
-                Ok(Ok(commit)) => return Ok(commit),
-                Ok(Err(refused)) => refused,
-                // Nothing was logged: whoever serves the tablet next may be asked again.
-                Err(lsm::Error::Closed) => return Err(self.not_served()),
-                Err(error) => return Err(error.into()),
-            };
             let (ready, writable) = oneshot::channel();
             // Whoever waited may have given up.
             self.around.engine.on_writable(&batch, move || _ = ready.send(()));
             if tokio::time::timeout_at(deadline, writable).await.is_err() {
                 return Err(STALLED);
             }
+            batch = match self.try_write(batch)? {
+                Ok(commit) => return Ok(commit),
+                Err(refused) => refused,
+            };
+        }
+    }
+
+    /// Logs and applies `batch`, or gives it back where that would block.
+    fn try_write(&self, batch: WriteBatch) -> Result<std::result::Result<Commit, WriteBatch>> {
+        match self.around.engine.try_write(batch) {
+            // Nothing was logged: whoever serves the tablet next may be asked again.
+            Err(lsm::Error::Closed) => Err(self.not_served()),
+            outcome => Ok(outcome?),
         }
     }
 

@@ -105,7 +105,8 @@ impl Locator {
         let first_key = place.first_key(table);
         match self.known(&first_key, table, place) {
             Some(location) => Ok(location),
-            None => self.find(table, place, first_key).await,
+            // Rare, and large to hold.
+            None => Box::pin(self.find(table, place, first_key)).await,
         }
     }
 

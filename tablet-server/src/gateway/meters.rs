@@ -43,18 +43,14 @@ impl Meter {
         Self { rpc, seconds: metrics::histogram!("hayloft_row_request_seconds", "rpc" => rpc) }
     }
 
-    /// Counts the request that `answering` answers: until its first rows, where it is a scan.
-    pub(super) async fn count<T>(
-        &self,
-        answering: impl Future<Output = Result<T, Status>>,
-    ) -> Result<T, Status> {
-        let begun = Instant::now();
-        let answer = answering.await;
+    /// Counts a request that began at `begun` and has its answer, or its first rows where it is a scan.
+    ///
+    /// Who would take the future of the answer instead held it twice.
+    pub(super) fn count<T>(&self, begun: Instant, answer: &Result<T, Status>) {
         self.seconds.record(begun.elapsed());
-        if let Err(status) = &answer {
+        if let Err(status) = answer {
             self.count_error(status.code());
         }
-        answer
     }
 
     /// Counts a request that failed.

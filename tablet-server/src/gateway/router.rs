@@ -182,7 +182,8 @@ impl Router {
                 },
                 Err(error) => error,
             };
-            attempts.pause(self, table, error).await?;
+            // Rare, and large to hold.
+            Box::pin(attempts.pause(self, table, error)).await?;
         }
     }
 }

@@ -4,8 +4,9 @@
 //! an instance is this one. What is not built answers UNIMPLEMENTED with a sentence.
 
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -52,6 +53,20 @@ struct Target {
     schema: Arc<TableSchema>,
     /// What it is held to.
     view: Option<Arc<AuthorizedView>>,
+}
+
+/// A checked ReadRows.
+struct Read {
+    table: Arc<Table>,
+    request: ReadRequest,
+    stats: Option<RequestStats>,
+}
+
+/// A checked CheckAndMutateRow.
+struct Checked {
+    table: Arc<Table>,
+    schema: Arc<TableSchema>,
+    request: CheckAndMutate,
 }
 
 /// The row service, for one kind of caller. Cheap to clone.
@@ -114,13 +129,11 @@ impl RowService {
         Ok(target)
     }
 
-    async fn read(
-        &self,
-        request: data::ReadRowsRequest,
-    ) -> Result<BoxStream<data::ReadRowsResponse>, Status> {
+    /// What a ReadRows asks for.
+    fn check_read(&self, request: &data::ReadRowsRequest) -> Result<Read, Status> {
         let stats = RequestStats::begin(request.request_stats_view)?;
         check_no_materialized_view(&request.materialized_view_name)?;
-        let data::ReadRowsRequest { table_name, authorized_view_name: view, app_profile_id, .. } = &request;
+        let data::ReadRowsRequest { table_name, authorized_view_name: view, app_profile_id, .. } = request;
         let Target { table, schema, view } = self.target(table_name, view, app_profile_id, Access::Read)?;
         let rows_limit = u64::try_from(request.rows_limit).map_err(|_| {
             Status::invalid_argument(format!("rows_limit: {}, at least 0 (no limit)", request.rows_limit))
@@ -131,26 +144,31 @@ impl RowService {
             filter = filter.in_view(&view, &schema);
             rows = rows.intersection(view.rows());
         }
-        let read = ReadRequest {
-            filter,
-            rows,
-            options: ScanOptions {
-                reversed: request.reversed,
-                rows_limit: (rows_limit > 0).then_some(rows_limit),
-                now_us: (self.clock)(),
-                sample_seed: rand::random(),
-            },
-            schema,
+        let options = ScanOptions {
+            reversed: request.reversed,
+            rows_limit: (rows_limit > 0).then_some(rows_limit),
+            now_us: (self.clock)(),
+            sample_seed: rand::random(),
         };
-        if stats.is_none()
-            && let [only] = read.rows.ranges()
+        Ok(Read { table, request: ReadRequest { schema, rows, filter, options }, stats })
+    }
+
+    async fn read(&self, read: Read) -> Result<BoxStream<data::ReadRowsResponse>, Status> {
+        if read.stats.is_none()
+            && let [only] = read.request.rows.ranges()
             && let Some(row_key) = single_row(only)
         {
-            let row = self.router.read_row(&table, &row_key, &read).await?;
+            let row = self.router.read_row(&read.table, &row_key, &read.request).await?;
             let answer = chunk::responses(row.into_iter().collect());
             return Ok(Box::pin(stream::iter(answer.into_iter().map(Ok))));
         }
-        let scan = TableScan::new(Arc::clone(&self.router), table, read);
+        // In a box, so that the many reads of one row do without its size.
+        Box::pin(self.scan(read)).await
+    }
+
+    async fn scan(&self, read: Read) -> Result<BoxStream<data::ReadRowsResponse>, Status> {
+        let Read { table, request, stats } = read;
+        let scan = TableScan::new(Arc::clone(&self.router), table, request);
         let mut answer = Answer { scan, ready: VecDeque::new(), stats };
         // What is wrong from the start is the call's status, not its stream's.
         answer.fill().await?;
@@ -194,7 +212,8 @@ impl RowService {
         Ok(Box::pin(stream::iter(answers)))
     }
 
-    async fn mutate(&self, request: data::MutateRowRequest) -> Result<data::MutateRowResponse, Status> {
+    /// What a MutateRow writes, and where.
+    fn check_mutate(&self, request: data::MutateRowRequest) -> Result<(Arc<Table>, RowMutations), Status> {
         let data::MutateRowRequest { table_name, authorized_view_name: view, app_profile_id, .. } = &request;
         let Target { table, schema, view } =
             self.target_to_change(table_name, view, app_profile_id, Access::Write)?;
@@ -203,8 +222,7 @@ impl RowService {
             view.check_mutations("mutations", &request.mutations)?;
         }
         let row = RowMutations::check(&schema, "mutations", request.row_key, request.mutations)?;
-        self.router.mutate_row(&table, &row).await?;
-        Ok(data::MutateRowResponse {})
+        Ok((table, row))
     }
 
     async fn mutate_many(
@@ -218,8 +236,10 @@ impl RowService {
         limits::check_mutation_count("entries", mutation_count)?;
         let mut statuses = vec![rpc::Status::default(); request.entries.len()];
         let mut entries = Vec::with_capacity(request.entries.len());
+        let mut field = String::new();
         for (place, entry) in request.entries.into_iter().enumerate() {
-            let field = format!("entries[{place}].mutations");
+            field.clear();
+            write!(field, "entries[{place}].mutations").expect("a string takes all");
             let in_view = view.as_ref().map_or(Ok(()), |view| {
                 view.check_row(format_args!("entries[{place}].row_key"), &entry.row_key)?;
                 view.check_mutations(&field, &entry.mutations)
@@ -240,26 +260,18 @@ impl RowService {
         for status in statuses.iter().filter(|status| status.code != i32::from(Code::Ok)) {
             self.meters.mutate_rows.count_error(status.code.into());
         }
-        let entries: Vec<_> = (0_i64..)
+        let mut entries = (0_i64..)
             .zip(statuses)
-            .map(|(index, status)| data::mutate_rows_response::Entry { index, status: Some(status) })
-            .collect();
-        let answers: Vec<_> = entries
-            .chunks(ENTRIES_PER_ANSWER)
-            .map(|entries| {
-                Ok(data::MutateRowsResponse {
-                    entries: entries.to_vec(),
-                    ..data::MutateRowsResponse::default()
-                })
-            })
-            .collect();
+            .map(|(index, status)| data::mutate_rows_response::Entry { index, status: Some(status) });
+        let answers = std::iter::from_fn(move || {
+            let entries: Vec<_> = entries.by_ref().take(ENTRIES_PER_ANSWER).collect();
+            (!entries.is_empty()).then(|| Ok(data::MutateRowsResponse { entries, ..Default::default() }))
+        });
         Ok(Box::pin(stream::iter(answers)))
     }
 
-    async fn check_and_mutate(
-        &self,
-        request: data::CheckAndMutateRowRequest,
-    ) -> Result<data::CheckAndMutateRowResponse, Status> {
+    /// What a CheckAndMutateRow asks and writes, and where.
+    fn check_check_and_mutate(&self, request: data::CheckAndMutateRowRequest) -> Result<Checked, Status> {
         let data::CheckAndMutateRowRequest { table_name, authorized_view_name: view, app_profile_id, .. } =
             &request;
         let Target { table, schema, view } =
@@ -273,8 +285,7 @@ impl RowService {
         if let Some(view) = view {
             request = request.in_view(&view, &schema);
         }
-        let predicate_matched = self.router.check_and_mutate(&table, &schema, &request).await?;
-        Ok(data::CheckAndMutateRowResponse { predicate_matched })
+        Ok(Checked { table, schema, request })
     }
 
     async fn read_modify_write(
@@ -335,63 +346,92 @@ impl Bigtable for RowService {
         &self,
         request: Request<data::ReadRowsRequest>,
     ) -> Result<Response<BoxStream<data::ReadRowsResponse>>, Status> {
-        self.meters.read_rows.count(self.read(request.into_inner())).await.map(Response::new)
+        let begun = Instant::now();
+        // Checked before anything waits: what waits holds no more than it needs.
+        let answer = match self.check_read(&request.into_inner()) {
+            Ok(read) => self.read(read).await,
+            Err(status) => Err(status),
+        };
+        self.meters.read_rows.count(begun, &answer);
+        answer.map(Response::new)
     }
 
     async fn sample_row_keys(
         &self,
         request: Request<data::SampleRowKeysRequest>,
     ) -> Result<Response<BoxStream<data::SampleRowKeysResponse>>, Status> {
-        self.meters.sample_row_keys.count(self.sample(request.into_inner())).await.map(Response::new)
+        let begun = Instant::now();
+        let answer = self.sample(request.into_inner()).await;
+        self.meters.sample_row_keys.count(begun, &answer);
+        answer.map(Response::new)
     }
 
     async fn mutate_row(
         &self,
         request: Request<data::MutateRowRequest>,
     ) -> Result<Response<data::MutateRowResponse>, Status> {
-        self.meters.mutate_row.count(self.mutate(request.into_inner())).await.map(Response::new)
+        let begun = Instant::now();
+        let answer = match self.check_mutate(request.into_inner()) {
+            Ok((table, row)) => self.router.mutate_row(&table, &row).await.map_err(Status::from),
+            Err(status) => Err(status),
+        };
+        self.meters.mutate_row.count(begun, &answer);
+        answer.map(|()| Response::new(data::MutateRowResponse {}))
     }
 
     async fn mutate_rows(
         &self,
         request: Request<data::MutateRowsRequest>,
     ) -> Result<Response<BoxStream<data::MutateRowsResponse>>, Status> {
-        self.meters.mutate_rows.count(self.mutate_many(request.into_inner())).await.map(Response::new)
+        let begun = Instant::now();
+        let answer = self.mutate_many(request.into_inner()).await;
+        self.meters.mutate_rows.count(begun, &answer);
+        answer.map(Response::new)
     }
 
     async fn check_and_mutate_row(
         &self,
         request: Request<data::CheckAndMutateRowRequest>,
     ) -> Result<Response<data::CheckAndMutateRowResponse>, Status> {
-        let answering = self.check_and_mutate(request.into_inner());
-        self.meters.check_and_mutate_row.count(answering).await.map(Response::new)
+        let begun = Instant::now();
+        let answer = match self.check_check_and_mutate(request.into_inner()) {
+            Ok(Checked { table, schema, request }) => {
+                self.router.check_and_mutate(&table, &schema, &request).await.map_err(Status::from)
+            }
+            Err(status) => Err(status),
+        };
+        self.meters.check_and_mutate_row.count(begun, &answer);
+        answer.map(|predicate_matched| Response::new(data::CheckAndMutateRowResponse { predicate_matched }))
     }
 
     async fn read_modify_write_row(
         &self,
         request: Request<data::ReadModifyWriteRowRequest>,
     ) -> Result<Response<data::ReadModifyWriteRowResponse>, Status> {
-        let answering = self.read_modify_write(request.into_inner());
-        self.meters.read_modify_write_row.count(answering).await.map(Response::new)
+        let begun = Instant::now();
+        let answer = self.read_modify_write(request.into_inner()).await;
+        self.meters.read_modify_write_row.count(begun, &answer);
+        answer.map(Response::new)
     }
 
     async fn generate_initial_change_stream_partitions(
         &self,
         request: Request<data::GenerateInitialChangeStreamPartitionsRequest>,
     ) -> Result<Response<BoxStream<data::GenerateInitialChangeStreamPartitionsResponse>>, Status> {
-        let meter = &self.meters.generate_initial_change_stream_partitions;
-        meter.count(self.change_partitions(request.into_inner())).await.map(Response::new)
+        let begun = Instant::now();
+        let answer = self.change_partitions(request.into_inner()).await;
+        self.meters.generate_initial_change_stream_partitions.count(begun, &answer);
+        answer.map(Response::new)
     }
 
     async fn read_change_stream(
         &self,
         request: Request<data::ReadChangeStreamRequest>,
     ) -> Result<Response<BoxStream<data::ReadChangeStreamResponse>>, Status> {
-        self.meters
-            .read_change_stream
-            .count(self.change_stream(request.into_inner()))
-            .await
-            .map(Response::new)
+        let begun = Instant::now();
+        let answer = self.change_stream(request.into_inner()).await;
+        self.meters.read_change_stream.count(begun, &answer);
+        answer.map(Response::new)
     }
 
     async fn ping_and_warm(

@@ -1,6 +1,6 @@
 //! ReadRows over the tablets of a table, one after the other.
 //!
-//! A scan reads only as its reader takes: a step gives about half a megabyte,
+//! A scan reads only as its reader takes: a step gives half a megabyte at most,
 //! which is what a slow client holds of the server's memory, and dropping the
 //! scan ends the work. Where a tablet moves away in the middle, the scan goes
 //! on behind the last row it looked at, so no row is missed or repeated.
@@ -17,9 +17,8 @@ use crate::row::Seen;
 use crate::row_scan::ScanBatch;
 use crate::row_server::{ReadRequest, TabletScan};
 use crate::row_set::RowRange;
-use crate::server::INLINE_STEP_BYTES;
 
-/// Bytes of rows that a step gives, roughly; one row may be larger.
+/// Bytes of rows that a step gives at most, roughly; one row may be larger.
 const STEP_BYTES: usize = 512 << 10;
 
 /// A read of rows that goes on from step to step.
@@ -30,7 +29,6 @@ pub struct TableScan {
     rest: ReadRequest,
     tablet: Option<(Arc<Location>, Box<dyn TabletScan>)>,
     attempts: Attempts,
-    step_bytes: usize,
     seen: Seen,
 }
 
@@ -38,9 +36,7 @@ impl TableScan {
     /// A scan of `table` that has read nothing yet.
     pub fn new(router: Arc<Router>, table: Arc<Table>, request: ReadRequest) -> Self {
         let attempts = Attempts::new();
-        // The first rows come without a change of threads.
-        let (tablet, step_bytes, seen) = (None, INLINE_STEP_BYTES, Seen::default());
-        Self { router, table, rest: request, tablet, attempts, step_bytes, seen }
+        Self { router, table, rest: request, tablet: None, attempts, seen: Seen::default() }
     }
 
     /// What it has looked at so far.
@@ -58,7 +54,6 @@ impl TableScan {
             match self.step().await {
                 Ok(batch) => {
                     self.attempts = Attempts::new();
-                    self.step_bytes = STEP_BYTES;
                     if !batch.rows.is_empty() || batch.last_scanned_row_key.is_some() {
                         return Ok(Some(batch));
                     }
@@ -79,7 +74,7 @@ impl TableScan {
             self.tablet = Some(self.open_next().await?);
         }
         let (location, scan) = self.tablet.as_mut().expect("a tablet is open");
-        let batch = scan.next_rows(self.step_bytes).await?;
+        let batch = scan.next_rows(STEP_BYTES).await?;
         self.seen += batch.seen;
         let reached = batch.last_scanned_row_key.clone().or_else(|| Some(batch.rows.last()?.key.clone()));
         let location = Arc::clone(location);

@@ -1,6 +1,7 @@
 //! What gateways have a tablet server do.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use row_api::data;
@@ -18,6 +19,9 @@ use crate::row_server::{ReadRequest, RowSample, RowServer, RowsOutcome, TabletSc
 use crate::row_set::RowRange;
 use crate::schema::{TableSchema, TabletId};
 use crate::tablet::Tablet;
+
+/// A step that took longer waited for the disk, and the rest of its scan goes on on a thread that may.
+const INLINE_STEP_TIME: Duration = Duration::from_millis(2);
 
 #[async_trait]
 impl RowServer for TabletServer {
@@ -60,7 +64,7 @@ impl RowServer for TabletServer {
         let permit = self.admit_scan()?;
         let tablet = self.tablet(tablet)?;
         let scan = tablet.scan(request)?;
-        Ok(Box::new(LocalScan { scan: Some(scan), tablet, _permit: permit }))
+        Ok(Box::new(LocalScan { scan: Some(scan), tablet, waits_for_disk: false, _permit: permit }))
     }
 
     async fn read_changes(&self, tablet: TabletId, rows: &RowRange) -> Result<Box<dyn TabletChanges>> {
@@ -83,6 +87,8 @@ struct LocalScan {
     /// Away only while a step runs, and for good if that step was given up.
     scan: Option<RowScan>,
     tablet: Arc<Tablet>,
+    /// Whether a step has taken so long that it can only have waited for the disk.
+    waits_for_disk: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -90,15 +96,17 @@ struct LocalScan {
 impl TabletScan for LocalScan {
     async fn next_rows(&mut self, budget_bytes: usize) -> Result<ScanBatch> {
         let mut scan = self.scan.take().ok_or(Error::Busy { what: "an earlier step was given up" })?;
-        let (scan, batch) = if budget_bytes <= INLINE_STEP_BYTES {
-            let batch = scan.next_rows(budget_bytes);
-            (scan, batch)
-        } else {
+        let (scan, batch) = if self.waits_for_disk {
             let step = move || {
                 let batch = scan.next_rows(budget_bytes);
                 Ok((scan, batch))
             };
             blocking(step).await?
+        } else {
+            let begun = Instant::now();
+            let batch = scan.next_rows(budget_bytes.min(INLINE_STEP_BYTES));
+            self.waits_for_disk = begun.elapsed() > INLINE_STEP_TIME;
+            (scan, batch)
         };
         self.scan = Some(scan);
         // The tree of a tablet that was closed meanwhile may have been read half empty.
