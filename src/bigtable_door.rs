@@ -11,7 +11,7 @@ mod tests;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -53,6 +53,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// and can end it in order, only once it has them.
 const PREFACE_BYTES: usize = 24;
 
+/// A call's answer to be.
+type Answering = Pin<Box<dyn Future<Output = http::Response<Answer>> + Send>>;
+
 /// Serves `rows`, and what else is in `routes`, until `shutdown` begins;
 /// connections then finish the calls they have. Bodies of requests take
 /// `in_flight_bytes_max` bytes at most.
@@ -89,7 +92,7 @@ async fn serve_within<T: Bigtable>(
             let call = Arc::new(Call::new(in_flight.begin(), patience, deadline));
             calls.expect(Arc::clone(&call));
             let request = request.map(|body| RequestBody::new(body, Arc::clone(&call)));
-            let answering = answer(Arc::clone(&rows), routes.clone(), request);
+            let answering = answer(&rows, &routes, request);
             async move {
                 let answer = match malformed {
                     Some(malformed) => Some(malformed.into_http()),
@@ -139,14 +142,19 @@ async fn serve_within<T: Bigtable>(
 }
 
 /// Has `rows` answer the request, or `routes` where it is for another service.
-async fn answer<T: Bigtable>(
-    rows: Arc<T>,
-    routes: TowerToHyperService<Routes>,
+///
+/// In a box of its own: what hyper makes of it is moved several times before it is polled.
+fn answer<T: Bigtable>(
+    rows: &Arc<T>,
+    routes: &TowerToHyperService<Routes>,
     request: http::Request<RequestBody<Incoming>>,
-) -> http::Response<Answer> {
+) -> Answering {
     match RowCall::of(&request) {
-        Some(call) => call.answer(rows, request).await,
-        None => routes.call(request).await.unwrap_or_else(|error| match error {}).map(Answer::Other),
+        Some(call) => Box::pin(call.answer(Arc::clone(rows), request.into_body())),
+        None => {
+            let answering = routes.call(request);
+            Box::pin(async { answering.await.unwrap_or_else(|error| match error {}).map(Answer::Other) })
+        }
     }
 }
 

@@ -18,15 +18,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, request::Parts};
 use hyper::body::{Body, Frame};
 use prost::Message;
 use row_api::data;
 use row_api::data::bigtable_server::Bigtable;
 use tablet_server::gateway::REQUEST_BYTES_MAX;
 use tonic::codegen::{BoxStream, StdError};
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -67,13 +66,17 @@ impl RowCall {
         (request.method() == Method::POST && is_plain).then_some(call)
     }
 
-    /// Has `rows` answer the request.
-    pub(super) async fn answer<T, B>(self, rows: Arc<T>, request: http::Request<B>) -> http::Response<Answer>
+    /// Has `rows` answer the request with this body.
+    pub(super) async fn answer<T, B>(self, rows: Arc<T>, mut body: B) -> http::Response<Answer>
     where
         T: Bigtable,
         B: Body<Data = Bytes, Error = StdError> + Unpin,
     {
-        match self.call(&*rows, request).await {
+        let answer = match whole(&mut body).await {
+            Ok(framed) => self.call(&*rows, framed).await,
+            Err(status) => Err(status),
+        };
+        match answer {
             Ok(answer) => {
                 let (metadata, body, _) = answer.into_parts();
                 let mut headers = metadata.into_headers();
@@ -86,33 +89,19 @@ impl RowCall {
         }
     }
 
-    async fn call<T, B>(self, rows: &T, request: http::Request<B>) -> Result<Response<Answer>, Status>
-    where
-        T: Bigtable,
-        B: Body<Data = Bytes, Error = StdError> + Unpin,
-    {
-        let (head, body) = request.into_parts();
+    async fn call<T: Bigtable>(self, rows: &T, framed: Bytes) -> Result<Response<Answer>, Status> {
         Ok(match self {
-            Self::ReadRows => rows.read_rows(message(head, body).await?).await?.map(Answer::Rows),
-            Self::MutateRows => rows.mutate_rows(message(head, body).await?).await?.map(Answer::Entries),
-            Self::MutateRow => Answer::one(rows.mutate_row(message(head, body).await?).await?),
-            Self::CheckAndMutateRow => {
-                Answer::one(rows.check_and_mutate_row(message(head, body).await?).await?)
-            }
-            Self::ReadModifyWriteRow => {
-                Answer::one(rows.read_modify_write_row(message(head, body).await?).await?)
-            }
+            Self::ReadRows => rows.read_rows(message(framed)?).await?.map(Answer::Rows),
+            Self::MutateRows => rows.mutate_rows(message(framed)?).await?.map(Answer::Entries),
+            Self::MutateRow => Answer::one(rows.mutate_row(message(framed)?).await?),
+            Self::CheckAndMutateRow => Answer::one(rows.check_and_mutate_row(message(framed)?).await?),
+            Self::ReadModifyWriteRow => Answer::one(rows.read_modify_write_row(message(framed)?).await?),
         })
     }
 }
 
-/// The one message of a request.
-async fn message<M, B>(head: Parts, body: B) -> Result<Request<M>, Status>
-where
-    M: Message + Default,
-    B: Body<Data = Bytes, Error = StdError> + Unpin,
-{
-    let mut framed = whole(body).await?;
+/// The one message of a request's body. The service sees it alone: what headers say is the door's to do.
+fn message<M: Message + Default>(mut framed: Bytes) -> Result<Request<M>, Status> {
     if framed.len() < PREFIX_BYTES {
         return Err(Status::internal("the request has no message"));
     }
@@ -127,18 +116,18 @@ where
         )));
     }
     let message = M::decode(framed).map_err(|error| Status::internal(format!("the request: {error}")))?;
-    Ok(Request::from_parts(MetadataMap::from_headers(head.headers), head.extensions, message))
+    Ok(Request::new(message))
 }
 
 /// The bytes of a body; uncopied where they came as one frame.
-async fn whole<B>(mut body: B) -> Result<Bytes, Status>
+async fn whole<B>(body: &mut B) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes, Error = StdError> + Unpin,
 {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while !body.is_end_stream() {
-        let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await else { break };
+        let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await else { break };
         let Ok(data) = frame.map_err(Status::from_error)?.into_data() else { continue };
         let bytes = first.len() + all.len() + data.len();
         if bytes > PREFIX_BYTES + REQUEST_BYTES_MAX {
@@ -327,7 +316,7 @@ mod tests {
 
     async fn answer(request: http::Request<Frames>) -> http::Response<Answer> {
         let call = RowCall::of(&request).expect("it is served here");
-        call.answer(Arc::new(Echo), request).await
+        call.answer(Arc::new(Echo), request.into_body()).await
     }
 
     fn write(key: &'static str) -> Bytes {
