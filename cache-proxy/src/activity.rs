@@ -140,7 +140,7 @@ impl Sampled {
         drop(sketch);
         // A count that may be all error says nothing.
         keys.retain(|key| key.requests > key.error);
-        keys.sort_by(|one, other| (other.requests - other.error).cmp(&(one.requests - one.error)));
+        keys.sort_by_key(|key| std::cmp::Reverse(key.requests - key.error));
         keys.truncate(count_max);
         keys
     }
