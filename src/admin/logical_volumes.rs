@@ -72,10 +72,10 @@ pub(super) fn run(what: &LogicalVolumes) -> Result<(), AdminError> {
     let mut out = std::io::stdout().lock();
     match what {
         LogicalVolumes::List { json: true, console } => {
-            writeln!(out, "{:#}", console.get("/logical-volumes")?)?
+            writeln!(out, "{:#}", console.get("/logical-volumes")?)?;
         }
         LogicalVolumes::List { json: false, console } => {
-            list_volumes(&mut out, &console.get("/logical-volumes")?)?
+            list_volumes(&mut out, &console.get("/logical-volumes")?)?;
         }
         LogicalVolumes::Show { volume, console } => {
             let all = console.get("/logical-volumes")?;
