@@ -63,7 +63,7 @@ impl Master {
     ///
     /// # Errors
     ///
-    /// NOT_FOUND, ALREADY_EXISTS, or [`Error`](crate::Error); then nothing began.
+    /// NOT_FOUND, ALREADY_EXISTS, or [`Error`]; then nothing began.
     pub async fn undelete_table(self: &std::sync::Arc<Self>, name: TableName) -> Result<Operation> {
         let master = std::sync::Arc::clone(self);
         to_its_end(async move {
