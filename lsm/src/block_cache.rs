@@ -92,6 +92,9 @@ pub(crate) struct BlockCache {
     bytes_max: u64,
     /// What blocks may take whatever is reserved.
     blocks_bytes_min: u64,
+    /// What may be kept of trees in memory, and what is: a part of what is reserved.
+    kept_bytes_max: u64,
+    kept_bytes: AtomicU64,
     reserved: Mutex<Room>,
     /// What the cache and the filters of all tables were asked.
     pub(crate) reads: ReadCounters,
@@ -110,8 +113,8 @@ struct Room {
 
 impl BlockCache {
     /// A cache that holds `bytes_max` bytes, overhead and reservations included, and whatever is reserved
-    /// `blocks_bytes_min`.
-    pub(crate) fn new(bytes_max: u64, blocks_bytes_min: u64) -> Self {
+    /// `blocks_bytes_min`; of them `kept_bytes_max` for blocks that stay.
+    pub(crate) fn new(bytes_max: u64, blocks_bytes_min: u64, kept_bytes_max: u64) -> Self {
         let bytes_max = bytes_max.max(blocks_bytes_min);
         let entries = usize::try_from(bytes_max / ENTRY_BYTES_ESTIMATED).unwrap_or(usize::MAX);
         let hasher = BuildHasherDefault::default();
@@ -122,6 +125,8 @@ impl BlockCache {
             next_file_id: AtomicU64::new(1),
             bytes_max,
             blocks_bytes_min,
+            kept_bytes_max,
+            kept_bytes: AtomicU64::new(0),
             reserved,
             reads: ReadCounters::default(),
             inserted_bytes: AtomicU64::new(0),
@@ -133,6 +138,32 @@ impl BlockCache {
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Reserved {
         self.change_reserved(|reserved| reserved.saturating_add(bytes as u64));
         Reserved { bytes, cache: Arc::clone(self) }
+    }
+
+    /// Sets `bytes` aside for blocks that stay, until [`BlockCache::release_kept`], if there is room for them.
+    pub(crate) fn reserve_kept(&self, bytes: u64) -> bool {
+        let with = |kept: u64| Some(kept.saturating_add(bytes)).filter(|kept| *kept <= self.kept_bytes_max);
+        if self.kept_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_err() {
+            return false;
+        }
+        self.change_reserved(|reserved| reserved.saturating_add(bytes));
+        true
+    }
+
+    /// Whether there is room for `bytes` of blocks that stay.
+    pub(crate) fn has_room_to_keep(&self, bytes: u64) -> bool {
+        self.kept_bytes().saturating_add(bytes) <= self.kept_bytes_max
+    }
+
+    /// Gives back what was set aside for blocks that stayed.
+    pub(crate) fn release_kept(&self, bytes: u64) {
+        self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.change_reserved(|reserved| reserved.saturating_sub(bytes));
+    }
+
+    /// Bytes of blocks that stay.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.kept_bytes.load(Ordering::Relaxed)
     }
 
     fn change_reserved(&self, change: impl FnOnce(u64) -> u64) {
@@ -213,7 +244,7 @@ mod tests {
 
     #[test]
     fn blocks_have_what_is_not_reserved_down_to_their_minimum() {
-        let cache = Arc::new(BlockCache::new(64 << 20, 4 << 20));
+        let cache = Arc::new(BlockCache::new(64 << 20, 4 << 20, 0));
         assert_eq!(cache.room(), (0, 64 << 20));
         let tables = cache.reserve(10 << 20);
         assert_eq!(cache.room(), (10 << 20, 54 << 20));

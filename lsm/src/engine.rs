@@ -242,6 +242,7 @@ impl Engine {
             log_segment_count: log.segment_count,
             log_bytes: log.bytes,
             block_cache_bytes: core.tables.cache().bytes(),
+            kept_block_bytes: core.tables.cache().kept_bytes(),
             level_bytes: core.level_bytes(),
             block_cache_hit_count: reads.block_hits,
             block_cache_miss_count: reads.block_misses,

@@ -111,6 +111,7 @@ pub(crate) fn write_out(
     let rewrite = Rewrite {
         tables,
         format: &tree.format,
+        tuning: tree.tuning(),
         level: 0,
         range: KeyRange::default(),
         table_bytes: u64::MAX,

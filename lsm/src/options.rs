@@ -1,11 +1,14 @@
 //! What can be chosen: tunables of an engine, and what a tree's creation fixes.
 
 use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::merge_operator::NAME_BYTES_MAX;
+use crate::{Compression, Error, MergeOperator, Result, TreeId};
 
-use crate::{Error, MergeOperator, Result, TreeId};
+/// Bytes of a data block.
+const BLOCK_BYTES: RangeInclusive<usize> = 256..=4 << 20;
 
 /// Tunables of an engine. Each opening may choose others.
 #[derive(Clone, Debug)]
@@ -23,6 +26,9 @@ pub struct Options {
     /// the pace of the flush, and at the whole of it they stall until it is
     /// done. More makes fewer and larger SSTables. At least 64 KiB.
     pub memtable_bytes_max: usize,
+    /// Of it, blocks of trees that are kept in memory ([`TreeTuning::in_memory`]), bytes; never more than three
+    /// quarters of what memtables and log buffers leave. Blocks beyond it are read as those of other trees are.
+    pub in_memory_bytes_max: usize,
     /// A segment of the commit log is closed once it holds this many bytes:
     /// the grain in which the log's disk space is given back. 4 KiB to 1 GiB.
     pub log_segment_bytes: u64,
@@ -107,6 +113,7 @@ impl Default for Options {
         Self {
             memory_bytes_max: 384 << 20,
             memtable_bytes_max: 64 << 20,
+            in_memory_bytes_max: 64 << 20,
             log_segment_bytes: 64 << 20,
             log_bytes_max: 512 << 20,
             log_buffer_bytes_max: 8 << 20,
@@ -162,7 +169,13 @@ impl Options {
             ("level_bytes_base", self.level_bytes_base, 4 * kib, u64::MAX, "at least 4 KiB"),
             ("level_ratio", self.level_ratio, 2, 100, "2 to 100"),
             ("table_bytes", self.table_bytes, 4 * kib, u64::MAX, "at least 4 KiB"),
-            ("block_bytes", self.block_bytes as u64, 256, 4 * mib, "256 bytes to 4 MiB"),
+            (
+                "block_bytes",
+                self.block_bytes as u64,
+                *BLOCK_BYTES.start() as u64,
+                *BLOCK_BYTES.end() as u64,
+                "256 bytes to 4 MiB",
+            ),
             ("compaction_threads", self.compaction_threads as u64, 1, 64, "1 to 64"),
             (
                 "background_bytes_per_s",
@@ -222,6 +235,11 @@ impl Options {
         (self.memory_bytes_max as u64).saturating_sub(self.fixed_bytes())
     }
 
+    /// Of that, what blocks of trees that are kept in memory may take.
+    pub(crate) fn kept_bytes_max(&self) -> u64 {
+        (self.in_memory_bytes_max as u64).min(self.shared_bytes() / 4 * 3)
+    }
+
     /// What the block cache has of it at least.
     pub(crate) fn block_cache_bytes_min(&self) -> u64 {
         self.memory_bytes_max as u64 / 16
@@ -247,6 +265,32 @@ pub struct TreeFormat {
     /// The name of the operator that gives merge operands their meaning, one of
     /// [`Options::merge_operators`]; a tree without takes none.
     pub merge_operator: Option<String>,
+}
+
+/// How the tables of a tree are written and kept from now on: nothing of it is
+/// recorded, and readers take whatever there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeTuning {
+    /// In place of [`Options::block_bytes`]; in the same range.
+    pub block_bytes: Option<usize>,
+    /// How data blocks are stored.
+    pub compression: Compression,
+    /// Whether blocks stay in memory, decoded, from when they are written or first
+    /// read: as far as [`Options::in_memory_bytes_max`] goes.
+    pub in_memory: bool,
+}
+
+impl TreeTuning {
+    /// Refuses what is out of range.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.block_bytes {
+            Some(bytes) if !BLOCK_BYTES.contains(&bytes) => {
+                let range = "256 bytes to 4 MiB";
+                Err(Error::InvalidOption { name: "block_bytes", range, found: bytes as u64 })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

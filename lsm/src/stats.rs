@@ -45,6 +45,8 @@ pub struct EngineStats {
     pub filter_useful_count: u64,
     /// Bytes of decoded blocks in memory.
     pub block_cache_bytes: u64,
+    /// Of `reserved_bytes`, decoded blocks that stay in memory, of trees that are kept there.
+    pub kept_block_bytes: u64,
     /// Bytes that the block cache may take now.
     pub block_cache_bytes_max: u64,
     /// Bytes of memory set aside for open tables, the buffers of flushes and

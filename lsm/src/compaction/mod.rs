@@ -181,12 +181,15 @@ impl Compaction<'_> {
             }
         }
         sources.extend(deeper.into_values().map(|tables| Source::level(tables, ReadMode::Compaction)));
-        let _buffers =
-            core.tables.cache().reserve(rewrite::buffer_bytes(sources.len(), core.options.block_bytes));
+        let _buffers = core
+            .tables
+            .cache()
+            .reserve(rewrite::buffer_bytes(sources.len(), tree.block_bytes(&core.options)));
         let reported_bytes = Cell::new(0);
         let rewrite = Rewrite {
             tables: &core.tables,
             format: &tree.format,
+            tuning: tree.tuning(),
             level: pick.output_level,
             range: part.clone(),
             table_bytes: core.tables.table_bytes,

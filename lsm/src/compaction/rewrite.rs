@@ -29,7 +29,7 @@ use crate::sstable::{READ_AHEAD_BYTES, TableWriter, WRITER_MEMORY_BYTES_MAX, fit
 use crate::tables::Tables;
 use crate::tables::table_ref::TableRef;
 use crate::version::{Version, overlapping};
-use crate::{Candidate, Decision, KeepDecision, KeyRange, Result, TreeFormat};
+use crate::{Candidate, Decision, KeepDecision, KeyRange, Result, TreeFormat, TreeTuning};
 
 /// After as many entries the engine is told how far the work is.
 const ENTRIES_BETWEEN_REPORTS: u64 = 4096;
@@ -113,6 +113,7 @@ impl Below {
 pub(crate) struct Rewrite<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) format: &'a TreeFormat,
+    pub(crate) tuning: TreeTuning,
     /// The level that the output is for.
     pub(crate) level: usize,
     /// The keys that are rewritten; of sources and tombstones.
@@ -142,6 +143,7 @@ impl Rewrite<'_> {
         let mut output = Output {
             tables: self.tables,
             format: self.format,
+            tuning: self.tuning,
             level: self.level,
             table_bytes: self.table_bytes,
             tombstones: self.surviving_tombstones(tombstones),
@@ -315,6 +317,7 @@ enum Fate {
 struct Output<'a> {
     tables: &'a Tables,
     format: &'a TreeFormat,
+    tuning: TreeTuning,
     level: usize,
     table_bytes: u64,
     tombstones: FragmentedTombstones,
@@ -371,7 +374,7 @@ impl Output<'_> {
 
     fn writer(&mut self) -> Result<&mut TableWriter> {
         if self.open.is_none() {
-            let (id, writer) = self.tables.create(self.format)?;
+            let (id, writer) = self.tables.create(self.format, self.tuning)?;
             self.created.push(id);
             self.open = Some((id, writer));
         }

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_memtable_goes_once_nobody_reads_it_and_is_charged_meanwhile() {
-        let budget = Arc::new(BlockCache::new(1 << 30, 0));
+        let budget = Arc::new(BlockCache::new(1 << 30, 0, 0));
         let retired = RetiredMemtables::default();
         let memtable = Arc::new(Memtable::new());
         memtable.insert(b"k", 1, Kind::Put, &vec![7; 1 << 20]);

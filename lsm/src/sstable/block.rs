@@ -88,6 +88,11 @@ pub(super) struct Entry {
 type Place = (internal_key::Trailer, Range<usize>);
 
 impl Block {
+    /// The same block in memory of its own.
+    pub(super) fn detached(&self) -> Self {
+        Self { data: Bytes::copy_from_slice(&self.data), ..self.clone() }
+    }
+
     /// The block in `data`, which holds nothing else.
     pub(crate) fn new(data: Bytes) -> Result<Self> {
         let Some((rest, restart_count)) = data.split_last_chunk::<RESTART_BYTES>() else {

@@ -40,7 +40,7 @@ use crate::{Error, FilterKey, KeyRange, Result};
 ///   filters or range tombstones.
 pub fn open(fs: &dyn vfs::FileSystem, path: &Path) -> Result<Inspection> {
     let file = fs.open(path, vfs::Access::Read)?;
-    Ok(Inspection { table: Table::open(file, path, Arc::new(BlockCache::new(0, 0)))? })
+    Ok(Inspection { table: Table::open(file, path, Arc::new(BlockCache::new(0, 0, 0)))? })
 }
 
 /// A table that is looked into.

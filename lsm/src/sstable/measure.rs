@@ -67,7 +67,7 @@ fn measure_table(path: &Path, compression: Compression) {
     });
     let open = |cache_bytes| {
         let file = fs.open(path, Access::Read).unwrap();
-        Table::open(file, path, Arc::new(BlockCache::new(cache_bytes, 0))).unwrap()
+        Table::open(file, path, Arc::new(BlockCache::new(cache_bytes, 0, 0))).unwrap()
     };
     let (table, uncached) = (open(1 << 30), open(1 << 20));
     for (what, table) in

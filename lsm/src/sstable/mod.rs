@@ -8,6 +8,7 @@
 //! - `block_index` with `key_digests`, `filter`, `properties`: what stands beside the data.
 //! - `writer`: `TableWriter`, for flushes and compactions.
 //! - `table`, `cursor`: `Table` and `TableCursor`, for reads; `miss`: what they lack that must not block.
+//! - `kept_blocks`: blocks of a table that stay in memory.
 //! - `extent`: how much of a table lies where.
 //! - [`inspect`]: looks into a table offline.
 //!
@@ -22,6 +23,7 @@ pub(crate) mod extent;
 pub(crate) mod filter;
 pub(crate) mod format;
 pub mod inspect;
+mod kept_blocks;
 pub(crate) mod key_digests;
 #[cfg(test)]
 pub(crate) mod measure;
@@ -44,7 +46,7 @@ pub(crate) use writer::{ENTRY_BYTES_MAX, TableOptions, TableWriter, WRITER_MEMOR
 
 /// How blocks are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Compression {
+pub enum Compression {
     /// As they are: read in place from the mapped file.
     Raw,
     /// By LZ4, where that saves an eighth.

@@ -25,6 +25,7 @@ use super::block::Block;
 use super::block_index::{self, BlockIndex, DataBlock, IndexError, IndexFile, IndexPosition};
 use super::filter::{self, Filter, FilterHash};
 use super::format::{self, BLOCK_TRAILER_BYTES, BlockHandle, FOOTER_BYTES, Footer};
+use super::kept_blocks::KeptBlocks;
 use super::miss::{Miss, MissedBlock};
 use super::{Blocking, Compression, Properties, ReadMode, TableCursor};
 use crate::block_cache::{BlockCache, BlockKey, Reserved};
@@ -32,6 +33,9 @@ use crate::error::Damage;
 use crate::internal_key::{self, Kind, LookupKey, Trailer};
 use crate::range_tombstone::FragmentedTombstones;
 use crate::{Error, Result};
+
+/// Bytes of a data block in the file, usually; no more than one is left of the room for those that stay.
+const USUAL_BLOCK_BYTES: u32 = 8 << 10;
 
 /// The newest write of a key that a table holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub(crate) struct Table {
     cache_file_id: u64,
     /// A bit for each data block stored raw whose checksum held.
     verified: Box<[AtomicU64]>,
+    /// Data blocks that stay in memory.
+    kept: KeptBlocks,
     /// Of the memory budget, what the open table takes.
     reserved: Option<Reserved>,
 }
@@ -96,6 +102,7 @@ impl Table {
         };
         let verified = (0..properties.data_block_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let cache_file_id = cache.next_file_id();
+        let kept = KeptBlocks::new(properties.data_block_count, &cache);
         let mut table = Self {
             path: path.to_owned(),
             tombstones: Arc::new(tombstones),
@@ -108,6 +115,7 @@ impl Table {
             cache,
             cache_file_id,
             verified,
+            kept,
             reserved: None,
         };
         table.reserved = Some(table.cache.reserve(table.memory_bytes()));
@@ -221,8 +229,38 @@ impl Table {
         damage.at(&self.path, offset)
     }
 
+    /// Keeps data blocks in memory from now on, as they are read and while there is room, or lets go of them.
+    pub(crate) fn set_kept(&self, is_kept: bool) {
+        self.kept.set(is_kept);
+    }
+
+    /// Whether there is room for more blocks that are to be kept.
+    pub(crate) fn keeps_more(&self) -> bool {
+        self.kept.takes(USUAL_BLOCK_BYTES)
+    }
+
     /// The data block, verified and decoded, through the map where that may be touched.
     pub(super) fn read_block(
+        self: &Arc<Self>,
+        data_block: DataBlock,
+        mode: ReadMode,
+        blocking: Blocking,
+    ) -> Result<Block> {
+        if !self.kept.is_on() {
+            return self.read_unkept_block(data_block, mode, blocking);
+        }
+        if let Some(block) = self.kept.get(data_block.ordinal) {
+            return Ok(block);
+        }
+        if !self.kept.takes(data_block.handle.stored_bytes) {
+            return self.read_unkept_block(data_block, mode, blocking);
+        }
+        // What stays does not go to the cache, too.
+        let block = self.read_unkept_block(data_block, ReadMode::Scan, blocking)?;
+        Ok(self.kept.keep(data_block.ordinal, &block).unwrap_or(block))
+    }
+
+    fn read_unkept_block(
         self: &Arc<Self>,
         data_block: DataBlock,
         mode: ReadMode,

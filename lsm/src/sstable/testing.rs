@@ -96,7 +96,7 @@ pub(crate) fn write_table(
 
 /// Opens the table `path` of `fs` with a block cache of its own.
 pub(crate) fn open_table(fs: &SimulatedFileSystem, path: &Path) -> Result<Arc<Table>> {
-    Table::open(fs.open(path, vfs::Access::Read)?, path, Arc::new(BlockCache::new(1 << 20, 0)))
+    Table::open(fs.open(path, vfs::Access::Read)?, path, Arc::new(BlockCache::new(1 << 20, 0, 0)))
 }
 
 /// The bytes of `path` as another file, changed.

@@ -362,7 +362,7 @@ fn scans_leave_the_block_cache_as_it_was_and_hot_reads_stay_in_bounds() {
     let fs = SimulatedFileSystem::new();
     write_table(&fs, Path::new(PATH), &TableOptions::default(), &entries, &[]);
     let bytes_max = 64 << 10;
-    let cache = Arc::new(crate::block_cache::BlockCache::new(bytes_max, 0));
+    let cache = Arc::new(crate::block_cache::BlockCache::new(bytes_max, 0, 0));
     let file = fs.open(Path::new(PATH), Access::Read).unwrap();
     let table = Table::open(file, Path::new(PATH), Arc::clone(&cache)).unwrap();
     for mode in [ReadMode::Scan, ReadMode::Compaction] {

@@ -15,7 +15,7 @@ use crate::manifest::TableRecord;
 use crate::sstable::{Table, TableOptions, TableWriter};
 use crate::tables::sweeper::{Sweeper, TABLE_EXTENSION};
 use crate::tables::table_ref::TableRef;
-use crate::{FilterKind, Options, Result, TreeFormat};
+use crate::{FilterKind, Options, Result, TreeFormat, TreeTuning};
 
 /// Where tables live, and what it takes to write and open one.
 #[derive(Debug)]
@@ -43,7 +43,11 @@ impl Tables {
             fs,
             dir: dir.to_owned(),
             ids,
-            cache: Arc::new(BlockCache::new(options.shared_bytes(), options.block_cache_bytes_min())),
+            cache: Arc::new(BlockCache::new(
+                options.shared_bytes(),
+                options.block_cache_bytes_min(),
+                options.kept_bytes_max(),
+            )),
             block_bytes: options.block_bytes,
             filter_kind: options.filter_kind,
             table_bytes: options.table_bytes,
@@ -59,12 +63,13 @@ impl Tables {
     }
 
     /// Begins a table.
-    pub(crate) fn create(&self, format: &TreeFormat) -> Result<(FileId, TableWriter)> {
+    pub(crate) fn create(&self, format: &TreeFormat, tuning: TreeTuning) -> Result<(FileId, TableWriter)> {
         let id = self.ids.next();
         let options = TableOptions {
             filter_kind: self.filter_kind,
             filter_key: format.filter_key,
-            block_bytes: self.block_bytes,
+            block_bytes: tuning.block_bytes.unwrap_or(self.block_bytes),
+            compression: tuning.compression,
             ..TableOptions::default()
         };
         let writer = TableWriter::create(&*self.fs, &self.path(id), options)?;

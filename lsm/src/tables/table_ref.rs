@@ -106,6 +106,22 @@ impl TableRef {
         debug_assert!(before > 0, "a manifest lets go of a table once");
     }
 
+    /// Keeps the file's blocks in memory from now on, or lets go of them.
+    pub(crate) fn set_kept(&self, is_kept: bool) {
+        self.file.table.set_kept(is_kept);
+    }
+
+    /// Keeps the file's blocks in memory, and reads those within the bounds, as far as there is room.
+    pub(crate) fn load(&self) {
+        self.file.table.set_kept(true);
+        let mut cursor = self.cursor(ReadMode::Scan);
+        // Each block that is entered stays. Damage is for who reads the table to report.
+        let mut is_on = cursor.seek_to_first();
+        while is_on.is_ok_and(|is_on| is_on) && self.file.table.keeps_more() {
+            is_on = cursor.next();
+        }
+    }
+
     pub(crate) fn record(&self) -> &TableRecord {
         &self.record
     }

@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::internal_key::LookupKey;
 use crate::keep_decision::KeepDecision;
 use crate::sstable::{Blocking, FilterHash};
-use crate::{FilterKey, Iter, KeyRange, Result, Snapshot, TreeFormat, compaction};
+use crate::{FilterKey, Iter, KeyRange, Result, Snapshot, TreeFormat, TreeTuning, compaction};
 
 /// A tree's number, never used twice in one engine directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -126,6 +126,27 @@ impl Tree {
     /// Sets the factory of what compactions from now on keep.
     pub fn set_keep_decision(&self, factory: Arc<dyn Fn() -> Box<dyn KeepDecision> + Send + Sync>) {
         *self.tree.keep_decision.lock() = Some(factory);
+    }
+
+    /// Has tables written and kept like this from now on. Those that there are
+    /// stay as they are written, and are kept in memory or not as is said here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption): nothing changed.
+    pub fn tune(&self, tuning: TreeTuning) -> Result<()> {
+        tuning.check()?;
+        self.tree.set_tuning(tuning);
+        Ok(())
+    }
+
+    /// Reads what is to be kept in memory, as far as there is room. Does nothing
+    /// for other trees. What cannot be read is for its readers to report.
+    pub fn load(&self) {
+        if self.tree.tuning().in_memory {
+            let version = Arc::clone(&self.tree.state().version);
+            version.tables().for_each(|table| table.load());
+        }
     }
 
     pub(crate) fn state(&self) -> arc_swap::Guard<Arc<TreeState>> {

@@ -17,7 +17,7 @@ use crate::merge_operator::TreeOperator;
 use crate::sstable::Blocking;
 use crate::tables::table_ref::TableRef;
 use crate::version::Version;
-use crate::{Error, MergeOperator, Result, TreeFormat};
+use crate::{Error, MergeOperator, Options, Result, TreeFormat, TreeTuning};
 
 /// A memtable that takes no more writes.
 #[derive(Clone, Debug)]
@@ -66,6 +66,7 @@ pub(crate) struct TreeCore {
     changing: Mutex<()>,
     /// None once the tree is dropped.
     manifest: Mutex<Option<Manifest>>,
+    tuning: Mutex<TreeTuning>,
     pub(super) keep_decision: Mutex<Option<KeepDecisionFactory>>,
     /// Held by the one compaction that runs.
     pub(crate) compacting: Mutex<()>,
@@ -93,6 +94,7 @@ impl TreeCore {
             operator: TreeOperator::new(record.tree, operator),
             state: ArcSwap::from_pointee(state),
             changing: Mutex::new(()),
+            tuning: Mutex::default(),
             keep_decision: Mutex::new(None),
             compacting: Mutex::new(()),
             lane: Arc::default(),
@@ -121,6 +123,22 @@ impl TreeCore {
     pub(crate) fn keep_decision(&self) -> Option<Box<dyn KeepDecision>> {
         let factory = self.keep_decision.lock().clone();
         factory.map(|factory| factory())
+    }
+
+    /// How tables are written and kept now.
+    pub(crate) fn tuning(&self) -> TreeTuning {
+        *self.tuning.lock()
+    }
+
+    /// Bytes of the data blocks of new tables.
+    pub(crate) fn block_bytes(&self, options: &Options) -> usize {
+        self.tuning().block_bytes.unwrap_or(options.block_bytes)
+    }
+
+    /// Writes and keeps tables like this from now on.
+    pub(super) fn set_tuning(&self, tuning: TreeTuning) {
+        *self.tuning.lock() = tuning;
+        self.state().version.tables().for_each(|table| table.set_kept(tuning.in_memory));
     }
 
     fn change(&self, change: impl FnOnce(&TreeState) -> TreeState) {
@@ -158,6 +176,10 @@ impl TreeCore {
         added: &[Arc<TableRef>],
         flushed: Option<&Arc<Memtable>>,
     ) -> Result<bool> {
+        if self.tuning().in_memory {
+            // Before anybody reads them: who reads what is in memory is not to wait for the disk.
+            added.iter().for_each(|table| table.load());
+        }
         let mut manifest = self.manifest.lock();
         let Some(manifest) = manifest.as_mut() else { return Ok(false) };
         manifest.append(edit)?;

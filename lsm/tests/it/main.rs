@@ -21,4 +21,5 @@ mod salvage;
 mod seeds;
 mod slot_log;
 mod threads;
+mod tuning;
 mod would_block;
