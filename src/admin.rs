@@ -1,14 +1,15 @@
 //! `hayloft admin`: asks a running server, at its console door.
 
 mod logical_volumes;
+mod tables;
+mod tablets;
 mod volumes;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::logical_volumes::{LogicalVolumes, Stores};
 use self::volumes::Volumes;
@@ -19,9 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What to ask.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Admin {
+    /// The tables: list, and the locality groups of one.
+    #[command(subcommand)]
+    Tables(tables::Tables),
     /// The tablets of all tables: list, move, split.
     #[command(subcommand)]
-    Tablets(Tablets),
+    Tablets(tablets::Tablets),
     /// The photo volumes of the server itself: list, show, compact, scrub.
     #[command(subcommand)]
     Volumes(Volumes),
@@ -31,35 +35,6 @@ pub(crate) enum Admin {
     /// The stores that keep replicas: list, keep photos from one.
     #[command(subcommand)]
     Stores(Stores),
-}
-
-/// What to do with tablets.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Tablets {
-    /// Every tablet: its number, server, sizes, table and rows.
-    List {
-        /// Print the answer as it comes, in JSON.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        console: Console,
-    },
-    /// Move a tablet to another server, while it is read and written; prints its number there.
-    Move {
-        /// The tablet's number
-        tablet: u64,
-        /// The server's name
-        server: String,
-        #[command(flatten)]
-        console: Console,
-    },
-    /// Split a tablet into halves, while it is read and written.
-    Split {
-        /// The tablet's number
-        tablet: u64,
-        #[command(flatten)]
-        console: Console,
-    },
 }
 
 /// Which server to ask.
@@ -87,49 +62,14 @@ pub(crate) enum AdminError {
 
 /// Asks, and prints the answer.
 pub(crate) fn run(what: &Admin) -> Result<(), AdminError> {
+    let mut out = std::io::stdout().lock();
     match what {
-        Admin::Tablets(what) => run_tablets(what),
+        Admin::Tables(what) => tables::run(what, &mut out),
+        Admin::Tablets(what) => tablets::run(what, &mut out),
         Admin::Volumes(what) => volumes::run(what),
         Admin::LogicalVolumes(what) => logical_volumes::run(what),
         Admin::Stores(what) => logical_volumes::run_stores(what),
     }
-}
-
-fn run_tablets(what: &Tablets) -> Result<(), AdminError> {
-    let mut out = std::io::stdout().lock();
-    match what {
-        Tablets::List { json: true, console } => writeln!(out, "{:#}", console.get("/tablets")?)?,
-        Tablets::List { json: false, console } => list(&mut out, &console.get("/tablets")?)?,
-        Tablets::Move { tablet, server, console } => {
-            let moved = console.post(&format!("/tablets/{tablet}/move"), &json!({ "to": server }))?;
-            writeln!(out, "tablet {tablet} is tablet {} at {server} now", moved["tablet"])?;
-        }
-        Tablets::Split { tablet, console } => {
-            console.post(&format!("/tablets/{tablet}/split"), &json!({}))?;
-            writeln!(out, "tablet {tablet} is two now")?;
-        }
-    }
-    Ok(())
-}
-
-fn list(out: &mut impl std::io::Write, tablets: &Value) -> std::io::Result<()> {
-    writeln!(out, "{:>8}  {:<16} {:>12} {:>12}  TABLE, ROWS", "TABLET", "SERVER", "MEMORY", "DISK")?;
-    for tablet in tablets.as_array().into_iter().flatten() {
-        let text = |field: &str| tablet[field].as_str().unwrap_or_default().to_owned();
-        let number = |field: &str| tablet[field].as_u64().unwrap_or_default();
-        writeln!(
-            out,
-            "{:>8}  {:<16} {:>12} {:>12}  {} [{}, {})",
-            number("tablet"),
-            text("server"),
-            number("memtable_bytes"),
-            number("sstable_bytes"),
-            text("table"),
-            text("start"),
-            text("end"),
-        )?;
-    }
-    Ok(())
 }
 
 impl Console {

@@ -33,7 +33,7 @@ pub(crate) enum Command {
     /// Prints its address, then a line `ready`. Name it to `serve` with
     /// --haystack-store http://HOST:PORT, once for each store.
     HaystackStore(StoreSettings),
-    /// Ask a running server to do something: tablets, photo volumes, stores.
+    /// Ask a running server to do something: tables, tablets, photo volumes, stores.
     #[command(subcommand)]
     Admin(Admin),
     /// Look into files of a data directory, offline.

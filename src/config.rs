@@ -48,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) rows_bytes: u64,
     /// Of them, for rows that are not in an SSTable yet.
     pub(crate) memtable_bytes: u64,
+    /// Of them, for locality groups that are kept in memory.
+    pub(crate) in_memory_bytes: u64,
     /// Tablet servers in this process.
     pub(crate) tablet_server_count: u64,
     /// Bytes beyond which a tablet is split in two.
@@ -146,6 +148,7 @@ impl Default for Config {
             console: listen(8081, 64),
             rows_bytes: rows.memory_bytes_max as u64,
             memtable_bytes: rows.memtable_bytes_max as u64,
+            in_memory_bytes: rows.in_memory_bytes_max as u64,
             tablet_server_count: 1,
             tablet_bytes_max: tablet_server::server::TABLET_BYTES_MAX,
             merge_after: master::balance::BalanceOptions::default().merge_after,

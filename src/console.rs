@@ -1,6 +1,8 @@
 //! The console door: health, readiness, metrics, tablets, volumes and stores for operators.
 
+mod json_calls;
 mod logical_volumes;
+mod tables;
 mod tablets;
 mod volumes;
 
@@ -48,7 +50,7 @@ pub(crate) async fn serve(door: Door, console: Console, shutdown: Shutdown) {
                 async move {
                     let first = request.uri().path().trim_start_matches('/').split('/').next();
                     Ok::<_, Infallible>(match first {
-                        Some("tablets") => tablets::answer((console.master)(), request).await,
+                        Some("tables" | "tablets") => json_calls::answer((console.master)(), request).await,
                         Some("volumes") => volumes::answer((console.photos)(), request).await,
                         Some("logical-volumes" | "stores") => {
                             logical_volumes::answer((console.photos)(), request).await
@@ -83,7 +85,7 @@ impl Console {
         let path = request.uri().path();
         if !["/", "/healthz", "/readyz", "/metrics"].contains(&path) {
             let known = format!(
-                "there is no {path} here; try /healthz, /readyz, /metrics, /tablets, /volumes, \
+                "there is no {path} here; try /healthz, /readyz, /metrics, /tables, /tablets, /volumes, \
                  /logical-volumes or /stores\n"
             );
             return respond(StatusCode::NOT_FOUND, TEXT, known);
@@ -166,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn tablets_wait_for_the_master() {
         let request = Request::get("/tablets").body(Full::new(Bytes::new())).unwrap();
-        assert_eq!(tablets::answer(None, request).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(json_calls::answer(None, request).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 //! - [`metadata_writer`]: the master's writes to METADATA.
 //! - [`tables`]: the life of a table: creation and deletion that a crash leaves
 //!   either done or undone, and changes of its schema.
+//! - [`locality_groups`], over [`locality_group_rules`]: which families are stored beside each other.
 //! - [`replacement`]: tablets take the place of others, under traffic: [`splits`],
 //!   [`moves`], [`merges`].
 //! - [`watch`], [`balance`]: from what servers count to what is to be moved, merged and split, purely.
@@ -48,6 +49,8 @@ pub mod instance_rules;
 pub mod instances;
 pub mod list_token;
 pub mod load;
+pub mod locality_group_rules;
+pub mod locality_groups;
 pub mod master;
 pub mod merges;
 pub mod metadata_writer;

@@ -10,7 +10,7 @@
 //! service's record `first-start` until all of it is done, so that a
 //! start after a crash does it again with the same tablets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use cluster::lock_service::{Expect, LockService, LockSession};
 use cluster::{Epoch, ServerId, telemetry};
 use prost::Message;
+use row_api::names::TableName;
 use tablet_server::control::{Recovery, TabletControl};
 use tablet_server::gateway::Router;
 use tablet_server::metadata::{self, METADATA_TABLE, ROOT_RECORD_KEY, RootRecord, TabletRecord};
@@ -58,6 +59,8 @@ pub struct Master {
     pub(crate) options: MasterOptions,
     pub(crate) watch: parking_lot::Mutex<Watch>,
     pub(crate) running: Arc<RunningOperations>,
+    /// Tables whose families may not all be in the locality groups that they are to be in.
+    pub(crate) groups_due: parking_lot::Mutex<BTreeSet<TableName>>,
     load: parking_lot::Mutex<LoadHistory>,
     session: Box<dyn LockSession>,
 }
@@ -120,6 +123,7 @@ impl Master {
             options,
             watch: parking_lot::Mutex::default(),
             running: Arc::default(),
+            groups_due: parking_lot::Mutex::default(),
             load: parking_lot::Mutex::default(),
             session,
         };
@@ -253,7 +257,10 @@ impl Master {
             let name = table_record::name_of_key(&record.key).map_err(tablet_server::Error::from)?;
             let table = TableRecord::read(&record.key, &record.value).map_err(tablet_server::Error::from)?;
             match table.state() {
-                TableState::Serving => self.router.catalog().publish(&name, table.schema()),
+                TableState::Serving => {
+                    self.router.catalog().publish(&name, table.schema());
+                    self.note_groups(&name, &table);
+                }
                 TableState::Creating | TableState::Deleting | TableState::Unspecified => {
                     tracing::warn!(table = %name, state = ?table.state(), "removing what is left of a table");
                     self.remove_table(cluster, &name, &table).await?;

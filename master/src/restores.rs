@@ -260,6 +260,7 @@ impl Master {
             self.write_table(&name, record.table(), Expect::Absent).await?;
             learn_of_new_tablets(&mut cluster, tablets)?;
             self.catalog().publish(&name, record.table().schema());
+            self.note_groups(&name, record.table());
         }
         if record.deleted_table != 0 {
             self.forget_deleted(record.deleted_table).await?;

@@ -233,9 +233,13 @@ impl Master {
         &self,
         instance: &InstanceName,
     ) -> Result<Vec<(TableName, TableRecord)>> {
-        let prefix = format!("{}{instance}/tables/", table_record::PREFIX);
+        self.tables_below(&format!("{instance}/tables/")).await
+    }
+
+    /// The tables whose full names start with `prefix`, in order of their names.
+    pub(crate) async fn tables_below(&self, prefix: &str) -> Result<Vec<(TableName, TableRecord)>> {
         let mut tables = Vec::new();
-        for record in self.lock_service.list(&prefix).await? {
+        for record in self.lock_service.list(&format!("{}{prefix}", table_record::PREFIX)).await? {
             let name = table_record::name_of_key(&record.key).map_err(tablet_server::Error::from)?;
             let table = TableRecord::read(&record.key, &record.value).map_err(tablet_server::Error::from)?;
             if table.state() == TableState::Serving {

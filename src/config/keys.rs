@@ -308,6 +308,12 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| shown_bytes(config.memtable_bytes),
     },
     Key {
+        name: "rows.in_memory",
+        about: "of rows.memory, for blocks of locality groups that are kept in memory; no more than three quarters of what rows.memtables and log buffers leave; blocks beyond it are read as those of other groups are",
+        set: |config, text| bytes(text, 0, 1 << 40).map(|value| config.in_memory_bytes = value),
+        show: |config| shown_bytes(config.in_memory_bytes),
+    },
+    Key {
         name: "rows.tablet_servers",
         about: "tablet servers in this process, which share rows.memory; tablets move between them as load asks",
         set: |config, text| {

@@ -21,8 +21,8 @@ use http_body_util::Full;
 use hyper::body::Body;
 use serde_json::{Value, json};
 
+use super::json_calls::body;
 use super::respond;
-use super::tablets::body;
 
 /// What is refused, and why.
 type Refusal = (StatusCode, String);

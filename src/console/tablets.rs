@@ -5,57 +5,23 @@
 //! POST /tablets/17/move   {"to": "tablet-server-2"}    {"tablet": 93}: its number there
 //! POST /tablets/17/split  {}                           {}
 //! ```
-//!
-//! What is refused is answered with `{"error": "..."}`. A POST must say that it
-//! is `application/json`: a page of another site cannot send that unasked.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cluster::ServerId;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Body;
+use http::{Method, Request};
 use master::Master;
 use master::tablet_list::TabletStatus;
 use serde_json::{Value, json};
 use tablet_server::schema::TabletId;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::respond;
+use super::json_calls::{JsonBody, body};
 
-/// Bytes of a request's body at most.
-const BODY_BYTES_MAX: usize = 4 << 10;
-
-/// Answers a request below `/tablets`; `master` is none while the process starts.
-pub(super) async fn answer<B>(master: Option<Arc<Master>>, request: Request<B>) -> Response<Full<Bytes>>
+/// Does what a request below `/tablets` asks for.
+pub(super) async fn outcome<B>(master: &Arc<Master>, request: Request<B>) -> Result<Value, Status>
 where
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
-{
-    let outcome = match master {
-        Some(master) => outcome(&master, request).await,
-        None => Err(Status::unavailable("tablets are being recovered")),
-    };
-    let (code, body) = match outcome {
-        Ok(body) => (StatusCode::OK, body),
-        Err(status) => (http_code(status.code()), json!({ "error": status.message() })),
-    };
-    respond(code, "application/json", format!("{body}\n"))
-}
-
-fn http_code(code: Code) -> StatusCode {
-    match code {
-        Code::NotFound => StatusCode::NOT_FOUND,
-        Code::InvalidArgument => StatusCode::BAD_REQUEST,
-        Code::FailedPrecondition => StatusCode::CONFLICT,
-        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-async fn outcome<B>(master: &Arc<Master>, request: Request<B>) -> Result<Value, Status>
-where
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    B: JsonBody,
 {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -90,17 +56,6 @@ async fn apply(master: &Arc<Master>, tablet: TabletId, change: &str, body: &Valu
         }
         _ => Err(Status::not_found("a tablet can be told to move and to split")),
     }
-}
-
-pub(super) async fn body<B>(request: Request<B>) -> Result<Value, Status>
-where
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
-{
-    let refused = |why: &str| Status::invalid_argument(why);
-    super::require_json(&request).map_err(refused)?;
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
-    let body = body.map_err(|_| refused("the body is cut off or has more than 4096 bytes"))?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|_| refused("the body is not JSON"))
 }
 
 fn shown(tablet: &TabletStatus) -> Value {

@@ -25,6 +25,7 @@ fn publish_engine_metrics(server: &str, stats: &lsm::EngineStats) {
         ("memtables", stats.active_memtable_bytes + stats.frozen_memtable_bytes),
         ("block_cache", stats.block_cache_bytes),
         ("reserved", stats.reserved_bytes),
+        ("in_memory_groups", stats.kept_block_bytes),
     ] {
         metrics::gauge!("hayloft_lsm_memory_bytes", "server" => server(), "kind" => kind).set(bytes as f64);
     }
@@ -65,7 +66,7 @@ pub(super) struct Rows {
     master: Arc<Master>,
     router: Arc<Router>,
     /// What the master and the servers are asked to do from time to time.
-    chores: [JoinHandle<()>; 6],
+    chores: [JoinHandle<()>; 7],
 }
 
 impl Rows {
@@ -75,6 +76,7 @@ impl Rows {
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let mut options = FleetOptions::new(home.tablet_servers(), count(config.tablet_server_count));
         options.each.engine.memtable_bytes_max = bytes(config.memtable_bytes);
+        options.each.engine.in_memory_bytes_max = bytes(config.in_memory_bytes);
         options.each.engine.memory_bytes_max = bytes(config.rows_bytes);
         options.each.tablet_bytes_max = config.tablet_bytes_max;
         let balance = BalanceOptions {
@@ -118,6 +120,12 @@ impl Rows {
             repeat(Duration::from_secs(2), &master, "even out load", |master| async move {
                 master.balance(SystemTime::now()).await
             }),
+            repeat(
+                Duration::from_secs(1),
+                &master,
+                "move a family to its locality group",
+                |master| async move { master.place_families().await },
+            ),
             repeat(Duration::from_secs(60), &master, "remove what has expired", |master| async move {
                 master.expire(SystemTime::now()).await
             }),

@@ -1,17 +1,20 @@
 //! CheckAndMutateRow: mutations that depend on what a filter finds in the row.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use lsm::{Snapshot, Tree};
+use lsm::Snapshot;
 use row_api::data;
 use tonic::Status;
 
 use crate::authorized_view::AuthorizedView;
 use crate::error::Result;
 use crate::filter::Filter;
+use crate::group_trees::GroupTrees;
 use crate::limits;
 use crate::mutation::RowMutations;
 use crate::row_scan::{ScanOptions, read_row};
-use crate::schema::TableSchema;
+use crate::schema::{FamilyId, TableSchema};
 
 /// A checked CheckAndMutateRow.
 #[derive(Clone, Debug)]
@@ -74,12 +77,17 @@ impl CheckAndMutate {
     /// [`Error`](crate::error::Error).
     pub fn matches(
         &self,
-        tree: &Tree,
+        trees: &Arc<GroupTrees>,
         snapshot: &Snapshot,
         schema: &TableSchema,
         options: &ScanOptions,
     ) -> Result<bool> {
-        Ok(read_row(tree, snapshot, schema, &self.row_key, &self.predicate, options)?.is_some())
+        Ok(read_row(trees, snapshot, schema, &self.row_key, &self.predicate, options)?.is_some())
+    }
+
+    /// The families that it may change.
+    pub fn families(&self) -> impl Iterator<Item = FamilyId> {
+        [&self.on_match, &self.otherwise].into_iter().flatten().flat_map(RowMutations::families)
     }
 
     /// What to apply then: none where the request has no mutations for this case.

@@ -111,6 +111,12 @@ pub trait TabletControl: Send + Sync + fmt::Debug {
     /// Has the tablet record its changes from now on, or no more and forget them all.
     async fn keep_changes(&self, tablet: TabletId, kept: bool) -> Result<()>;
 
+    /// Has the tablet keep its families in the locality groups that its table says
+    /// now, and moves some of the cells that are elsewhere, while it is read and
+    /// written. Whether there are none left: then the table may say that they
+    /// have been moved.
+    async fn place_families(&self, tablet: TabletId) -> Result<bool>;
+
     /// Removes the tablet's rows in `range`, durably; each with a change of its
     /// own where the tablet records them, so in time by their number.
     async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()>;

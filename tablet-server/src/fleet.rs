@@ -198,6 +198,7 @@ fn share(all: lsm::Options, count: usize) -> lsm::Options {
     lsm::Options {
         memory_bytes_max: all.memory_bytes_max / count,
         memtable_bytes_max: all.memtable_bytes_max / count,
+        in_memory_bytes_max: all.in_memory_bytes_max / count,
         log_buffer_bytes_max: all.log_buffer_bytes_max / count,
         log_segment_bytes,
         log_bytes_max: (all.log_bytes_max / bytes).max(2 * log_segment_bytes),

@@ -2,7 +2,7 @@
 //!
 //! Row semantics first, synchronous and free of any runtime: requests become
 //! checked values, those become batches for `lsm`, and cursors of `lsm` become
-//! rows; cells of [`aggregate`] families gather what is added to them. Then tables
+//! rows, over the trees of locality groups ([`group_trees`]); cells of [`aggregate`] families gather what is added to them. Then tables
 //! and where their tablets are: [`schema`], [`value_type`], [`table_record`],
 //! [`authorized_view`], [`app_profiles`], [`catalog`], [`metadata`]. Then the tablet
 //! server, which serves the tablets that the master has it load ([`control`]) to
@@ -21,9 +21,11 @@ pub mod check_and_mutate;
 pub mod mutation;
 pub mod read_modify_write;
 
+mod cell_cursor;
 pub mod chunk;
 pub mod filter;
 pub mod gc;
+pub mod group_trees;
 mod key_ranges;
 pub mod row;
 mod row_reader;

@@ -6,7 +6,7 @@
 //! a merge operand, complete and checked: nothing can refuse it once it is logged.
 
 use bytes::Bytes;
-use lsm::{TreeId, WriteBatch};
+use lsm::WriteBatch;
 use row_api::data;
 use row_api::data::TimestampOrigin;
 use row_api::data::mutation::{
@@ -15,6 +15,7 @@ use row_api::data::mutation::{
 use row_api::data::value::Kind;
 use tonic::Status;
 
+use crate::group_trees::GroupTrees;
 use crate::schema::{FamilyId, TableSchema};
 use crate::{aggregate, cell_key, limits};
 
@@ -107,14 +108,19 @@ impl RowMutations {
         self.operations.iter().map(|operation| OPERATION_BYTES + row_bytes + operation.data_bytes()).sum()
     }
 
-    /// Adds the writes to `batch`, for the tree that holds the row. Cells
+    /// The families that it changes, where it does not change all; some more than once.
+    pub fn families(&self) -> impl Iterator<Item = FamilyId> {
+        self.operations.iter().filter_map(Operation::family)
+    }
+
+    /// Adds the writes to `batch`, for the trees that hold the row. Cells
     /// without a timestamp of their own get `now_us`, cut to the millisecond.
-    pub fn encode(&self, tree: TreeId, now_us: i64, batch: &mut WriteBatch) {
+    pub fn encode(&self, trees: &GroupTrees, now_us: i64, batch: &mut WriteBatch) {
         let mut key = cell_key::row_prefix(&self.row_key);
         let row_bytes = key.len();
         for operation in &self.operations {
             key.truncate(row_bytes);
-            operation.encode(tree, now_us, &mut key, batch);
+            operation.encode(trees, now_us, &mut key, batch);
         }
     }
 
@@ -126,6 +132,17 @@ impl RowMutations {
 }
 
 impl Operation {
+    /// The one that it changes.
+    fn family(&self) -> Option<FamilyId> {
+        match self {
+            Self::Set { family, .. }
+            | Self::Merge { family, .. }
+            | Self::DeleteColumn { family, .. }
+            | Self::DeleteFamily(family) => Some(*family),
+            Self::Nothing | Self::DeleteRow => None,
+        }
+    }
+
     /// Bytes of its qualifier and value.
     fn data_bytes(&self) -> usize {
         match self {
@@ -289,19 +306,19 @@ impl Operation {
     }
 
     /// Adds the write to `batch`; `key` holds the row's prefix.
-    fn encode(&self, tree: TreeId, now_us: i64, key: &mut Vec<u8>, batch: &mut WriteBatch) {
+    fn encode(&self, trees: &GroupTrees, now_us: i64, key: &mut Vec<u8>, batch: &mut WriteBatch) {
         match self {
             Self::Set { family, qualifier, timestamp_us, value } => {
                 cell_key::push_family(key, *family);
                 cell_key::push_escaped(key, qualifier);
                 cell_key::push_timestamp(key, timestamp_us.unwrap_or_else(|| clock_timestamp(now_us)));
-                batch.put(tree, key, value);
+                trees.each_of(*family, |tree| batch.put(tree, key, value));
             }
             Self::Merge { family, qualifier, timestamp_us, operand } => {
                 cell_key::push_family(key, *family);
                 cell_key::push_escaped(key, qualifier);
                 cell_key::push_timestamp(key, *timestamp_us);
-                batch.merge(tree, key, operand);
+                trees.each_of(*family, |tree| batch.merge(tree, key, operand));
             }
             Self::Nothing => {}
             Self::DeleteColumn { family, qualifier, start_us, end_us } => {
@@ -314,13 +331,18 @@ impl Operation {
                     cell_key::push_timestamp(&mut first, end_us - 1);
                 }
                 cell_key::push_timestamp(&mut last, *start_us);
-                batch.delete_range(tree, &first, &cell_key::into_successor(last));
+                let past = cell_key::into_successor(last);
+                trees.each_of(*family, |tree| batch.delete_range(tree, &first, &past));
             }
             Self::DeleteFamily(family) => {
                 cell_key::push_family(key, *family);
-                batch.delete_range(tree, key, &cell_key::into_successor(key.clone()));
+                let past = cell_key::into_successor(key.clone());
+                trees.each_of(*family, |tree| batch.delete_range(tree, key, &past));
             }
-            Self::DeleteRow => batch.delete_range(tree, key, &cell_key::into_successor(key.clone())),
+            Self::DeleteRow => {
+                let past = cell_key::into_successor(key.clone());
+                trees.each(|tree| batch.delete_range(tree, key, &past));
+            }
         }
     }
 }

@@ -5,15 +5,17 @@
 //! whichever is later. Increments wrap, as 64-bit integers do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use lsm::{Snapshot, Tree, TreeId, WriteBatch};
+use lsm::{Snapshot, WriteBatch};
 use row_api::data;
 use row_api::data::read_modify_write_rule::Rule;
 use tonic::Status;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::group_trees::GroupTrees;
 use crate::mutation::clock_timestamp;
 use crate::row_scan::{ScanOptions, read_row};
 use crate::schema::{FamilyId, TableSchema};
@@ -72,6 +74,11 @@ impl ReadModifyWrite {
         &self.row_key
     }
 
+    /// The families that it changes.
+    pub fn families(&self) -> impl Iterator<Item = FamilyId> {
+        self.rules.iter().map(|rule| rule.family)
+    }
+
     /// Reads the row at `snapshot`, adds the new cells to `batch`, and gives
     /// them as the answer's row. The caller holds the row's lock, exclusive.
     ///
@@ -80,7 +87,7 @@ impl ReadModifyWrite {
     /// [`Error`]; nothing was added to `batch`.
     pub fn apply(
         &self,
-        tree: &Tree,
+        trees: &Arc<GroupTrees>,
         snapshot: &Snapshot,
         schema: &TableSchema,
         now_us: i64,
@@ -91,11 +98,11 @@ impl ReadModifyWrite {
             let column = (rule.family, &rule.qualifier);
             let cell = match columns.remove(&column) {
                 Some(cell) => cell,
-                None => self.newest_cell(tree, snapshot, schema, rule, now_us)?,
+                None => self.newest_cell(trees, snapshot, schema, rule, now_us)?,
             };
             columns.insert(column, NewestCell { value: rule.change.apply(index, &cell.value)?, ..cell });
         }
-        self.encode(tree.id(), &columns, batch);
+        self.encode(trees, &columns, batch);
         Ok(answer(&self.row_key, columns))
     }
 
@@ -103,7 +110,7 @@ impl ReadModifyWrite {
     /// successor gets; an empty value where there is none.
     fn newest_cell<'a>(
         &self,
-        tree: &Tree,
+        trees: &Arc<GroupTrees>,
         snapshot: &Snapshot,
         schema: &'a TableSchema,
         rule: &ColumnRule,
@@ -111,7 +118,7 @@ impl ReadModifyWrite {
     ) -> Result<NewestCell<'a>> {
         let options = ScanOptions { now_us, ..ScanOptions::default() };
         let filter = Filter::newest_of_column(rule.family, rule.qualifier.clone());
-        let row = read_row(tree, snapshot, schema, &self.row_key, &filter, &options)?;
+        let row = read_row(trees, snapshot, schema, &self.row_key, &filter, &options)?;
         let cell = row.and_then(|mut row| row.cells.pop());
         let clock_us = clock_timestamp(now_us);
         let timestamp_us = cell.as_ref().map_or(clock_us, |cell| {
@@ -128,7 +135,7 @@ impl ReadModifyWrite {
 
     fn encode(
         &self,
-        tree: TreeId,
+        trees: &GroupTrees,
         columns: &BTreeMap<(FamilyId, &Bytes), NewestCell<'_>>,
         batch: &mut WriteBatch,
     ) {
@@ -139,7 +146,7 @@ impl ReadModifyWrite {
             cell_key::push_family(&mut key, *family);
             cell_key::push_escaped(&mut key, qualifier);
             cell_key::push_timestamp(&mut key, cell.timestamp_us);
-            batch.put(tree, &key, &cell.value);
+            trees.each_of(*family, |tree| batch.put(tree, &key, &cell.value));
         }
     }
 }

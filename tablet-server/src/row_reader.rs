@@ -1,78 +1,25 @@
-//! One row after another off a cursor: GC rules hide what is expired, filters
+//! One row after another off a cursor over its cells: GC rules hide what is expired, filters
 //! take what passes, and both say what need not be looked at.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use lsm::Iter;
 use row_api::admin::GcRule;
 
+use crate::cell_cursor::CellCursor;
 use crate::error::{Error, Result};
 use crate::filter::{Column, Filter, LeafStates, Next, Transform};
+use crate::group_trees::GroupTrees;
 use crate::row::{Cell, Row, Seen};
 use crate::schema::{FamilyId, TableSchema};
 use crate::{cell_key, gc, limits};
 
-/// Keys that are stepped over before a cursor seeks: a seek costs about as much.
-const STEPS_BEFORE_SEEK: usize = 8;
 /// Names are cut from buffers, so that few allocations hold many: the first is small, since most reads are of
 /// one row, and each next one twice as large, up to this.
 const NAMES_BYTES_MIN: usize = 128;
 const NAMES_BYTES_MAX: usize = 4 << 10;
 /// What looking at a cell counts beyond its value.
 const LOOK_BYTES: u64 = 64;
-
-/// A cursor of `lsm` that knows whether it stands on a key.
-pub(crate) struct Cursor {
-    iter: Iter,
-    valid: bool,
-}
-
-impl Cursor {
-    pub(crate) fn at_first(mut iter: Iter) -> Result<Self> {
-        let valid = iter.next()?;
-        Ok(Self { iter, valid })
-    }
-
-    pub(crate) fn at_last(mut iter: Iter) -> Result<Self> {
-        let valid = iter.prev()?;
-        Ok(Self { iter, valid })
-    }
-
-    fn key(&self) -> Option<&[u8]> {
-        self.valid.then(|| self.iter.key())
-    }
-
-    fn next(&mut self) -> Result<()> {
-        self.valid = self.iter.next()?;
-        Ok(())
-    }
-
-    fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.valid = self.iter.seek(key)?;
-        Ok(())
-    }
-
-    /// Moves to the last key before `key`.
-    pub(crate) fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-        self.valid = self.iter.seek_before(key)?;
-        Ok(())
-    }
-
-    /// Moves forward to the first key at or after `key`.
-    fn skip_to(&mut self, key: &[u8]) -> Result<()> {
-        for _ in 0..STEPS_BEFORE_SEEK {
-            match self.key() {
-                Some(here) if here < key => self.next()?,
-                _ => return Ok(()),
-            }
-        }
-        match self.key() {
-            Some(here) if here < key => self.seek(key),
-            _ => Ok(()),
-        }
-    }
-}
 
 /// Reads rows for one request.
 pub(crate) struct RowReader {
@@ -97,10 +44,18 @@ struct ReadFamily {
     id: FamilyId,
     name: Arc<str>,
     gc_rule: Option<GcRule>,
+    /// Which of the tablet's trees its cells are read in; none where there are none.
+    place: Option<usize>,
 }
 
 impl RowReader {
-    pub(crate) fn new(schema: &TableSchema, filter: Filter, now_us: i64, sample_seed: u64) -> Self {
+    pub(crate) fn new(
+        schema: &TableSchema,
+        trees: &GroupTrees,
+        filter: Filter,
+        now_us: i64,
+        sample_seed: u64,
+    ) -> Self {
         let mut families: Vec<ReadFamily> = schema
             .families
             .iter()
@@ -108,6 +63,7 @@ impl RowReader {
                 id: family.id,
                 name: name.as_str().into(),
                 gc_rule: family.gc_rule.clone(),
+                place: trees.place_of(family.id),
             })
             .collect();
         families.sort_unstable_by_key(|family| family.id);
@@ -149,7 +105,7 @@ impl RowReader {
     }
 
     /// Moves `cursor` past the row that was entered last, if any.
-    pub(crate) fn leave_row(&mut self, cursor: &mut Cursor) -> Result<()> {
+    pub(crate) fn leave_row(&mut self, cursor: &mut CellCursor) -> Result<()> {
         if !self.row_prefix.is_empty() {
             let past = cell_key::into_successor(std::mem::take(&mut self.row_prefix));
             cursor.skip_to(&past)?;
@@ -161,7 +117,7 @@ impl RowReader {
     }
 
     /// Enters the row that `cursor` stands in; false where it stands nowhere.
-    pub(crate) fn enter_row(&mut self, cursor: &Cursor) -> Result<bool> {
+    pub(crate) fn enter_row(&mut self, cursor: &CellCursor) -> Result<bool> {
         let Some(key) = cursor.key() else { return Ok(false) };
         self.target.clear();
         let row_end = cell_key::decode_escaped(key, 0, &mut self.target).map_err(|at| bad_key(key, at))?;
@@ -174,7 +130,7 @@ impl RowReader {
     /// What the filter leaves of the row that was entered. `cursor` stands on
     /// its first cell, or on its last if `reversed`; afterwards anywhere in the
     /// row or behind it.
-    pub(crate) fn read_row(&mut self, cursor: &mut Cursor, reversed: bool) -> Result<Row> {
+    pub(crate) fn read_row(&mut self, cursor: &mut CellCursor, reversed: bool) -> Result<Row> {
         let mut cells = Vec::new();
         self.looked_at_bytes += LOOK_BYTES;
         self.seen.row_count += 1;
@@ -189,7 +145,7 @@ impl RowReader {
     }
 
     /// Reads the columns that the filter can depend on.
-    fn read_bounds(&mut self, cursor: &mut Cursor, cells: &mut Vec<Cell>) -> Result<()> {
+    fn read_bounds(&mut self, cursor: &mut CellCursor, cells: &mut Vec<Cell>) -> Result<()> {
         let filter = self.filter.clone();
         let mut bytes = 0;
         for bounds in filter.bounds().ranges() {
@@ -211,7 +167,12 @@ impl RowReader {
 
     /// Reads the column that `cursor` stands in and moves behind it, unless the
     /// row is finished.
-    fn read_column(&mut self, cursor: &mut Cursor, cells: &mut Vec<Cell>, bytes: &mut usize) -> Result<Next> {
+    fn read_column(
+        &mut self,
+        cursor: &mut CellCursor,
+        cells: &mut Vec<Cell>,
+        bytes: &mut usize,
+    ) -> Result<Next> {
         let Some(key) = cursor.key() else { return Ok(Next::Row) };
         let family_at = self.row_prefix.len();
         let family_id = cell_key::family_at_offset(key, family_at).ok_or_else(|| bad_key(key, family_at))?;
@@ -222,6 +183,11 @@ impl RowReader {
             self.column_prefix.extend_from_slice(&key[..qualifier_at]);
             return self.skip_prefix(cursor);
         };
+        if self.families[family].place != Some(cursor.place()) {
+            // The family was moved to another tree, and no compaction has met what it left behind.
+            self.column_prefix.extend_from_slice(&key[..qualifier_at]);
+            return self.skip_here(cursor);
+        }
         self.target.clear();
         let column_end =
             cell_key::decode_escaped(key, qualifier_at, &mut self.target).map_err(|at| bad_key(key, at))?;
@@ -237,9 +203,14 @@ impl RowReader {
                 return Ok(Next::Column);
             };
             let family = &self.families[family];
+            if family.place != Some(cursor.place()) {
+                // As above: the same column in another tree.
+                cursor.skip_here(&cell_key::into_successor(self.column_prefix.clone()))?;
+                continue;
+            }
             let timestamp_us =
                 cell_key::decode_timestamp(timestamp).ok_or_else(|| bad_key(key, column_end))?;
-            let value = cursor.iter.value();
+            let value = cursor.iter().value();
             self.looked_at_bytes += LOOK_BYTES + value.len() as u64;
             let rule = family.gc_rule.as_ref();
             if rule.is_some_and(|rule| gc::is_garbage(rule, newer_count, timestamp_us, self.now_us)) {
@@ -254,7 +225,11 @@ impl RowReader {
                     family: family.name.clone(),
                     qualifier: qualifier.get_or_insert_with(|| self.names.cut(&self.target)).clone(),
                     timestamp_us,
-                    value: if self.transform.strip_value { Bytes::new() } else { cursor.iter.value_bytes() },
+                    value: if self.transform.strip_value {
+                        Bytes::new()
+                    } else {
+                        cursor.iter().value_bytes()
+                    },
                     label: self.transform.label.clone(),
                 };
                 *bytes += cell.bytes();
@@ -273,8 +248,15 @@ impl RowReader {
         Ok(Next::Row)
     }
 
+    /// Moves `cursor`, in its current tree alone, behind all keys that start with what is in `column_prefix`.
+    fn skip_here(&mut self, cursor: &mut CellCursor) -> Result<Next> {
+        self.column_prefix = cell_key::into_successor(std::mem::take(&mut self.column_prefix));
+        cursor.skip_here(&self.column_prefix)?;
+        Ok(Next::Column)
+    }
+
     /// Moves `cursor` behind all keys that start with what is in `column_prefix`.
-    fn skip_prefix(&mut self, cursor: &mut Cursor) -> Result<Next> {
+    fn skip_prefix(&mut self, cursor: &mut CellCursor) -> Result<Next> {
         self.column_prefix = cell_key::into_successor(std::mem::take(&mut self.column_prefix));
         cursor.skip_to(&self.column_prefix)?;
         Ok(Next::Column)

@@ -1,17 +1,22 @@
-//! Rows of one tree at one moment, in bounded batches.
+//! Rows of one tablet at one moment, in bounded batches.
 //!
-//! A scan holds one cursor. Rows come in the order of their keys or against it;
-//! within a row the order is always that of the tree, which is the order in
-//! which families were created, qualifiers, newest first.
+//! A scan holds one cursor, over the trees of those locality groups that its
+//! filter can let something through of. Rows come in the order of their keys or
+//! against it; within a row the order is always that of the cells' keys, which is the
+//! order in which families were created, qualifiers, newest first.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use lsm::{Snapshot, Tree};
+use lsm::Snapshot;
 
+use crate::cell_cursor::CellCursor;
 use crate::cell_key;
 use crate::error::Result;
 use crate::filter::Filter;
+use crate::group_trees::{GroupTrees, TreeSet};
 use crate::row::{Row, Seen};
-use crate::row_reader::{Cursor, RowReader};
+use crate::row_reader::RowReader;
 use crate::row_set::{RowRange, RowSet};
 use crate::schema::TableSchema;
 
@@ -34,14 +39,16 @@ pub struct ScanOptions {
 /// A scan that goes on where its last batch ended. Synchronous and `Send`; it
 /// pins the snapshot until dropped.
 pub struct RowScan {
-    tree: Tree,
+    trees: Arc<GroupTrees>,
+    /// Those that it looks into.
+    needed: TreeSet,
     snapshot: Snapshot,
     /// What is still to read; the range being read is gone already.
     ranges: std::vec::IntoIter<RowRange>,
     reversed: bool,
     rows_left: Option<u64>,
     reader: RowReader,
-    cursor: Option<Cursor>,
+    cursor: Option<CellCursor>,
 }
 
 /// What one step of a scan gives.
@@ -59,9 +66,9 @@ pub struct ScanBatch {
 }
 
 impl RowScan {
-    /// A scan of `rows`, clipped to the tree's tablet by the caller.
+    /// A scan of `rows`, clipped to the trees' tablet by the caller.
     pub fn new(
-        tree: &Tree,
+        trees: &Arc<GroupTrees>,
         snapshot: &Snapshot,
         schema: &TableSchema,
         rows: RowSet,
@@ -69,12 +76,13 @@ impl RowScan {
         options: ScanOptions,
     ) -> Self {
         Self {
-            tree: tree.clone(),
+            trees: Arc::clone(trees),
+            needed: trees.needed(schema, &filter),
             snapshot: snapshot.clone(),
             ranges: rows.into_ranges().into_iter(),
             reversed: options.reversed,
             rows_left: options.rows_limit,
-            reader: RowReader::new(schema, filter, options.now_us, options.sample_seed),
+            reader: RowReader::new(schema, trees, filter, options.now_us, options.sample_seed),
             cursor: None,
         }
     }
@@ -134,17 +142,22 @@ impl RowScan {
                 return Ok(false);
             };
             self.reader.forget_row();
-            self.cursor = Some(self.open(&range)?);
+            self.cursor = self.open(&range)?;
         }
     }
 
-    /// A cursor at the first cell of the range, or the last if reversed.
-    fn open(&self, range: &RowRange) -> Result<Cursor> {
-        let iter = match range.as_single() {
-            Some(row_key) => self.tree.iter_prefix(&self.snapshot, &cell_key::row_prefix(row_key)),
-            None => self.tree.iter(&self.snapshot, range.cell_keys()),
-        };
-        if self.reversed { Cursor::at_last(iter) } else { Cursor::at_first(iter) }
+    /// A cursor at the first cell of the range, or the last if reversed; none where no tree is needed.
+    fn open(&self, range: &RowRange) -> Result<Option<CellCursor>> {
+        let row_prefix = range.as_single().map(|row_key| cell_key::row_prefix(row_key));
+        let iters = self.needed.places().map(|place| {
+            let tree = self.trees.at(place);
+            let iter = match &row_prefix {
+                Some(row_prefix) => tree.iter_prefix(&self.snapshot, row_prefix),
+                None => tree.iter(&self.snapshot, range.cell_keys()),
+            };
+            (place, iter)
+        });
+        if self.reversed { CellCursor::at_last(iters) } else { CellCursor::at_first(iters) }
     }
 }
 
@@ -154,7 +167,7 @@ impl RowScan {
 ///
 /// [`Error`](crate::error::Error).
 pub fn read_row(
-    tree: &Tree,
+    trees: &Arc<GroupTrees>,
     snapshot: &Snapshot,
     schema: &TableSchema,
     row_key: &[u8],
@@ -163,6 +176,6 @@ pub fn read_row(
 ) -> Result<Option<Row>> {
     let rows = RowSet::single(Bytes::copy_from_slice(row_key));
     let options = ScanOptions { reversed: false, ..*options };
-    let mut scan = RowScan::new(tree, snapshot, schema, rows, filter.clone(), options);
+    let mut scan = RowScan::new(trees, snapshot, schema, rows, filter.clone(), options);
     Ok(scan.next_rows(1)?.rows.pop())
 }

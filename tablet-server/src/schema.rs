@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
+use lsm::TreeTuning;
 use row_api::admin;
 use tonic::Status;
 
@@ -27,11 +28,34 @@ pub struct TabletId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FamilyId(pub u32);
 
+/// A locality group's number, never used twice in its table. Families that are
+/// in no other one are in the default group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub u32);
+
+impl GroupId {
+    /// The default group.
+    pub const DEFAULT: Self = Self(0);
+    /// The last one of a table, for which there is a tree's number (`tablet_trees`).
+    pub const MAX: Self = Self(65_534);
+}
+
+/// Where a family's cells are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FamilyPlace {
+    /// The locality group where they are all, and where they are read.
+    pub group: GroupId,
+    /// The one that they are being moved to, if they are: what is written goes there, too.
+    pub moving_to: Option<GroupId>,
+}
+
 /// One column family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
     /// Its number.
     pub id: FamilyId,
+    /// Where its cells are.
+    pub place: FamilyPlace,
     /// Which of its cells are garbage; none is where this is absent.
     pub gc_rule: Option<admin::GcRule>,
     /// What its cells gather; none where they hold what is set.
@@ -41,7 +65,7 @@ pub struct Family {
 impl Family {
     /// A family that keeps everything, whose cells hold what is set.
     pub fn new(id: FamilyId) -> Self {
-        Self { id, gc_rule: None, aggregate: None }
+        Self { id, place: FamilyPlace::default(), gc_rule: None, aggregate: None }
     }
 
     /// Refuses a write at `field` that sets cells, where these are aggregates.
@@ -79,6 +103,8 @@ pub struct TableSchema {
     pub families: BTreeMap<String, Family>,
     /// The id that the next new family gets.
     pub next_family_id: FamilyId,
+    /// How the cells of each locality group are stored; of the default one where that was chosen.
+    pub group_tunings: BTreeMap<GroupId, TreeTuning>,
     /// Authorized views by id.
     pub authorized_views: BTreeMap<String, Arc<AuthorizedView>>,
     /// How long changes are kept, µs, where the table has a change stream.
@@ -92,6 +118,7 @@ impl TableSchema {
             table_id,
             families: BTreeMap::new(),
             next_family_id: FamilyId(1),
+            group_tunings: BTreeMap::new(),
             authorized_views: BTreeMap::new(),
             change_retention_us: None,
         }

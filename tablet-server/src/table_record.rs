@@ -12,13 +12,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lsm::{Compression, TreeTuning};
 use prost::Message;
 use row_api::admin;
 use row_api::admin::authorized_view::AuthorizedView as Kind;
 use row_api::names::TableName;
 
 use crate::authorized_view::AuthorizedView;
-use crate::schema::{Family, FamilyId, TableId, TableSchema};
+use crate::schema::{Family, FamilyId, FamilyPlace, GroupId, TableId, TableSchema};
 use crate::value_type;
 
 /// What the keys of table records start with.
@@ -65,6 +66,58 @@ pub struct TableRecord {
     /// While deleting: whether what the tablets hold is kept for a while.
     #[prost(bool, tag = "8")]
     pub is_kept: bool,
+    /// Its locality groups; the default one where something of it was chosen.
+    #[prost(message, repeated, tag = "9")]
+    pub groups: Vec<LocalityGroup>,
+    /// The number that the last locality group got.
+    #[prost(uint32, tag = "10")]
+    pub last_group_id: u32,
+    /// Families that are not in the default group, or are being moved.
+    #[prost(btree_map = "string, message", tag = "11")]
+    pub places: BTreeMap<String, PlaceRecord>,
+}
+
+/// A locality group: families whose cells are stored beside each other, apart from others'.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct LocalityGroup {
+    /// Its number; 0 is the default group.
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    /// What operators call it.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Whether blocks are stored as they are, not compressed.
+    #[prost(bool, tag = "3")]
+    pub is_raw: bool,
+    /// Bytes of a block of new SSTables; 0 is the server's default.
+    #[prost(uint32, tag = "4")]
+    pub block_bytes: u32,
+    /// Whether blocks are kept in memory.
+    #[prost(bool, tag = "5")]
+    pub in_memory: bool,
+}
+
+/// Where a family's cells are, as it is recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+pub struct PlaceRecord {
+    /// The number of their group.
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    /// The number of the one that they are being moved to.
+    #[prost(uint32, optional, tag = "2")]
+    pub moving_to: Option<u32>,
+}
+
+impl LocalityGroup {
+    /// How its cells are stored.
+    fn tuning(&self) -> (GroupId, TreeTuning) {
+        let tuning = TreeTuning {
+            block_bytes: usize::try_from(self.block_bytes).ok().filter(|bytes| *bytes != 0),
+            compression: if self.is_raw { Compression::Raw } else { Compression::Lz4 },
+            in_memory: self.in_memory,
+        };
+        (GroupId(self.group), tuning)
+    }
 }
 
 /// A tablet that a creation makes or a deletion removes.
@@ -126,6 +179,9 @@ impl TableRecord {
             tablets,
             authorized_views: BTreeMap::new(),
             is_kept: false,
+            groups: Vec::new(),
+            last_group_id: 0,
+            places: BTreeMap::new(),
         }
     }
 
@@ -167,7 +223,24 @@ impl TableRecord {
     /// Takes a family away; false if there is none of that name.
     pub fn drop_family(&mut self, name: &str) -> bool {
         self.family_ids.remove(name);
+        self.places.remove(name);
         self.table_mut().column_families.remove(name).is_some()
+    }
+
+    /// Where the cells of the family `name` are.
+    pub fn place(&self, name: &str) -> FamilyPlace {
+        let place = self.places.get(name).copied().unwrap_or_default();
+        FamilyPlace { group: GroupId(place.group), moving_to: place.moving_to.map(GroupId) }
+    }
+
+    /// Says where the cells of the family `name` are.
+    pub fn set_place(&mut self, name: &str, place: FamilyPlace) {
+        if place == FamilyPlace::default() {
+            self.places.remove(name);
+        } else {
+            let moving_to = place.moving_to.map(|group| group.0);
+            self.places.insert(name.to_owned(), PlaceRecord { group: place.group.0, moving_to });
+        }
     }
 
     /// The schema that tablets work with.
@@ -177,12 +250,13 @@ impl TableRecord {
             // A rule without content keeps everything, as no rule does.
             let gc_rule = family.gc_rule.clone().filter(|rule| rule.rule.is_some());
             let aggregate = family.value_type.as_ref().and_then(value_type::aggregate);
-            Some((name.clone(), Family { id, gc_rule, aggregate }))
+            Some((name.clone(), Family { id, place: self.place(name), gc_rule, aggregate }))
         });
         TableSchema {
             table_id: TableId(self.table_id),
             families: families.collect(),
             next_family_id: FamilyId(self.next_family_id),
+            group_tunings: self.groups.iter().map(LocalityGroup::tuning).collect(),
             authorized_views: self.authorized_views.iter().filter_map(data_view).collect(),
             change_retention_us: self.table().change_stream_config.as_ref().and_then(retention_us),
         }

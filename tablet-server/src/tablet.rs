@@ -1,5 +1,5 @@
 //! A tablet: the rows of one table in one range, in one tree of the server's
-//! engine, and their changes in another if the table has a change stream.
+//! engine for each locality group, and their changes in another if the table has a change stream.
 //!
 //! Rows change under three rules (DESIGN sections 2 and 4):
 //!
@@ -15,6 +15,9 @@
 //! tablet is still open, and believes what it read only then.
 
 mod applied;
+mod figures;
+mod groups;
+mod moving;
 mod streams;
 
 use std::fmt;
@@ -23,23 +26,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use lsm::{Candidate, Commit, Decision, Engine, KeepDecision, KeyRange, Tree, TreeFormat, WriteBatch};
+use lsm::{Commit, Engine, Tree, WriteBatch};
 use parking_lot::Mutex;
 use row_api::data;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, oneshot};
 use tokio::time::Instant;
 
 use applied::Applied;
+use groups::Groups;
+use moving::Moving;
 
-use crate::aggregate::CellAggregates;
 use crate::catalog::Catalog;
-use crate::cell_key;
 use crate::changes::{ChangeLog, Recorder};
 use crate::check_and_mutate::CheckAndMutate;
 use crate::clock::Clock;
-use crate::control::{Assignment, SplitProposal, TabletStats};
+use crate::control::Assignment;
 use crate::error::{Error, Result};
-use crate::gc;
+use crate::group_trees::GroupTrees;
 use crate::limits;
 use crate::metadata;
 use crate::mutation::RowMutations;
@@ -48,15 +51,12 @@ use crate::request_samples::RequestSamples;
 use crate::row::Row;
 use crate::row_locks::RowLocks;
 use crate::row_scan::{self, RowScan, ScanOptions};
-use crate::row_server::{ReadRequest, RowSample, RowsOutcome};
+use crate::row_server::{ReadRequest, RowsOutcome};
 use crate::row_set::{RowRange, RowSet};
-use crate::schema::{TableSchema, TabletId};
+use crate::schema::{FamilyId, TableSchema, TabletId};
 
 /// Bytes in the log after which the rows of a request go on in a batch of their own.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// Samples of one tablet at most, the one at its end aside.
-const SAMPLES_MAX: u64 = 32;
 
 /// Rows that part tablets are no longer than this, so that METADATA's keys have room for them.
 const PART_ROW_BYTES_MAX: usize = limits::ROW_KEY_BYTES_MAX - metadata::KEY_OVERHEAD_BYTES;
@@ -89,7 +89,9 @@ pub(crate) struct Surroundings {
 /// A tablet that is served here.
 pub(crate) struct Tablet {
     assignment: Assignment,
-    tree: Tree,
+    groups: Arc<Groups>,
+    /// How far cells are on their way from one group to another.
+    moving: tokio::sync::Mutex<Moving>,
     /// Where changes are recorded, if they are; set under the gate.
     changes: ArcSwapOption<ChangeLog>,
     around: Surroundings,
@@ -103,11 +105,6 @@ pub(crate) struct Tablet {
     row_count: AtomicU64,
     /// Where of late.
     requests: RequestSamples,
-}
-
-/// What the trees of tablets are made with.
-pub(crate) fn tree_format() -> TreeFormat {
-    TreeFormat { filter_key: cell_key::FILTER_KEY, merge_operator: Some(CellAggregates::NAME.to_owned()) }
 }
 
 impl Tablet {
@@ -124,26 +121,30 @@ impl Tablet {
         tablet
     }
 
-    /// Serves `tree` under `assignment`, with changes in `changes`.
+    /// Serves `tree`, and those of its other locality groups, under `assignment`, with changes in `changes`.
     pub(crate) fn new(
         assignment: Assignment,
         tree: Tree,
         changes: Option<ChangeLog>,
         around: Surroundings,
     ) -> Self {
-        let (catalog, clock, table) =
-            (Arc::clone(&around.catalog), Arc::clone(&around.clock), assignment.table);
-        // Each compaction asks for the schema of its moment.
-        tree.set_keep_decision(Arc::new(move || match catalog.by_id(table) {
-            Some(table) => gc::keep_decisions(table.schema(), Arc::clone(&clock))(),
-            None => Box::new(KeepAll),
-        }));
+        let groups = Groups::open(&around, &assignment, tree);
         let (gate, held) = (Arc::default(), Mutex::default());
         let (closed, row_count) = (AtomicBool::new(false), AtomicU64::new(0));
         let none = ArcSwapOption::empty();
-        let requests = RequestSamples::default();
-        let tablet =
-            Self { assignment, tree, changes: none, around, gate, held, closed, row_count, requests };
+        let (requests, moving) = (RequestSamples::default(), tokio::sync::Mutex::default());
+        let tablet = Self {
+            assignment,
+            groups,
+            moving,
+            changes: none,
+            around,
+            gate,
+            held,
+            closed,
+            row_count,
+            requests,
+        };
         tablet.set_changes(changes);
         tablet
     }
@@ -158,6 +159,10 @@ impl Tablet {
         self.row_count.fetch_add(count, Ordering::Relaxed);
     }
 
+    fn row_count(&self) -> u64 {
+        self.row_count.load(Ordering::Relaxed)
+    }
+
     /// Notes a row that was asked for.
     pub(crate) fn note_request(&self, row: &[u8]) {
         self.requests.note(row);
@@ -167,47 +172,6 @@ impl Tablet {
     pub(crate) fn busy_middle(&self) -> Option<bytes::Bytes> {
         let middle = self.requests.middle().filter(|row| row.len() <= PART_ROW_BYTES_MAX)?;
         (self.assignment.range.contains(&middle) && middle != self.assignment.range.start).then_some(middle)
-    }
-
-    /// Figures of the tablet now; whether it can be merged is known to the server.
-    pub(crate) fn stats(&self, can_merge: bool) -> TabletStats {
-        let stats = self.tree.stats();
-        TabletStats {
-            assignment: self.assignment.clone(),
-            memtable_bytes: stats.memtable_bytes,
-            sstable_bytes: stats.sstable_bytes,
-            row_count: self.row_count.load(Ordering::Relaxed),
-            can_merge,
-        }
-    }
-
-    /// Places that part `rows` into pieces of similar size, and the end of `rows`.
-    /// May wait for the disk.
-    pub(crate) fn sample(&self, rows: &RowRange) -> Result<Vec<RowSample>> {
-        self.check_range(rows)?;
-        let keys = rows.cell_keys();
-        let bytes = self.tree.approximate_bytes(&keys);
-        let count = (bytes / self.around.sample_bytes).min(SAMPLES_MAX);
-        let mut samples = self.parts(&keys, usize::try_from(count).unwrap_or(0))?;
-        samples.iter_mut().for_each(|sample| sample.bytes_before = bytes.min(sample.bytes_before));
-        samples.push(RowSample { row: rows.end.clone(), bytes_before: bytes });
-        self.check_open()?;
-        Ok(samples)
-    }
-
-    /// At most `count` rows that part what lies in `keys` into pieces of similar size.
-    fn parts(&self, keys: &KeyRange, count: usize) -> Result<Vec<RowSample>> {
-        let boundary = |key: &[u8]| {
-            let mut row = cell_key::row_near(key);
-            row.truncate(PART_ROW_BYTES_MAX);
-            Some(cell_key::row_prefix(&row).into())
-        };
-        let points = self.tree.split_points(keys, count, boundary)?;
-        let sample = |point: lsm::SplitPoint| RowSample {
-            row: cell_key::row_near(&point.key).into(),
-            bytes_before: point.bytes_before,
-        };
-        Ok(points.into_iter().map(sample).collect())
     }
 
     /// Serves nobody from now on; writes under way are applied when this returns.
@@ -231,14 +195,13 @@ impl Tablet {
     pub(crate) fn flush_ahead(&self) -> Result<()> {
         for _ in 0..FLUSHES_AHEAD_MAX {
             let others_bytes = self.around.engine.stats().frozen_memtable_bytes;
-            let is_small = |tree: &Tree| tree.stats().memtable_bytes <= HELD_BYTES;
-            let changes = self.changes.load();
+            let (groups, changes) = (self.groups.trees(), self.changes.load());
             let changes = changes.as_ref().map(|log| log.tree());
-            if others_bytes == 0 && is_small(&self.tree) && changes.is_none_or(is_small) {
+            let trees: Vec<_> = groups.iter().map(|(_, tree)| tree).chain(changes).collect();
+            if others_bytes == 0 && trees.iter().all(|tree| tree.stats().memtable_bytes <= HELD_BYTES) {
                 break;
             }
-            self.tree.flush()?;
-            changes.map_or(Ok(()), Tree::flush)?;
+            trees.into_iter().try_for_each(Tree::flush)?;
         }
         Ok(())
     }
@@ -262,33 +225,15 @@ impl Tablet {
         tracing::info!(tablet = self.id().0, elapsed = ?since.elapsed(), "writers of a tablet have waited");
     }
 
-    /// The row to split the tablet at if it has grown beyond `bytes_max`. May wait for the disk.
-    pub(crate) fn split_due(&self, bytes_max: u64) -> Option<SplitProposal> {
-        let stats = self.tree.stats();
-        if self.check_open().is_err() || stats.memtable_bytes + stats.sstable_bytes <= bytes_max {
-            return None;
-        }
-        match self.parts(&self.assignment.range.cell_keys(), 1) {
-            Ok(parts) => {
-                parts.into_iter().next().map(|part| SplitProposal { tablet: self.id(), row: part.row })
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(tablet = self.id().0, error, "cannot tell where to split a tablet");
-                None
-            }
-        }
-    }
-
     /// Applies `row` and waits until it is durable.
     pub(crate) async fn mutate_row(&self, row: &RowMutations) -> Result<()> {
         let applied = {
-            let _gate = self.enter(row.row_key()).await?;
+            let (_gate, trees) = self.enter(row.row_key(), || row.families()).await?;
             let _lock = self.around.locks.shared(self.id().0, [row.row_key().as_ref()]).await;
             let mut batch = WriteBatch::new();
             let mut recorder = self.recorder();
             let now_us = (self.around.clock)();
-            row.encode(self.tree.id(), now_us, &mut batch);
+            row.encode(&trees, now_us, &mut batch);
             recorder.note(row, now_us);
             self.apply(batch, recorder).await?
         };
@@ -298,11 +243,11 @@ impl Tablet {
     /// Applies `rows` in their order, each atomically, and waits until they are durable.
     pub(crate) async fn mutate_rows(&self, rows: &[RowMutations]) -> Result<Vec<RowsOutcome>> {
         let applied = {
-            let _gate = self.pass_gate().await?;
+            let (_gate, trees) = self.gate(|| rows.iter().flat_map(RowMutations::families)).await?;
             rows.first().into_iter().for_each(|row| self.note_request(row.row_key()));
             let keys = rows.iter().map(|row| row.row_key().as_ref());
             let _locks = self.around.locks.shared(self.id().0, keys).await;
-            self.apply_rows(rows).await
+            self.apply_rows(&trees, rows).await
         };
         let mut outcomes = Vec::with_capacity(applied.len());
         for (rows, applied) in applied {
@@ -319,7 +264,11 @@ impl Tablet {
     /// is followed by the rows that it holds.
     ///
     /// REQUIRES: the gate and the rows' locks are held.
-    async fn apply_rows(&self, rows: &[RowMutations]) -> Vec<(std::ops::Range<usize>, Result<Applied>)> {
+    async fn apply_rows(
+        &self,
+        trees: &GroupTrees,
+        rows: &[RowMutations],
+    ) -> Vec<(std::ops::Range<usize>, Result<Applied>)> {
         let now_us = (self.around.clock)();
         let is_here = |place: usize| {
             rows.get(place).is_some_and(|row: &RowMutations| self.assignment.range.contains(row.row_key()))
@@ -336,7 +285,7 @@ impl Tablet {
             let mut batch = WriteBatch::with_capacity(batch_bytes(&rows[first..]));
             let mut recorder = self.recorder();
             while is_here(next) && (next == first || batch.bytes() < BATCH_BYTES) {
-                rows[next].encode(self.tree.id(), now_us, &mut batch);
+                rows[next].encode(trees, now_us, &mut batch);
                 recorder.note(&rows[next], now_us);
                 next += 1;
             }
@@ -353,17 +302,17 @@ impl Tablet {
         request: &CheckAndMutate,
     ) -> Result<bool> {
         let (matched, applied) = {
-            let _gate = self.enter(request.row_key()).await?;
+            let (_gate, trees) = self.enter(request.row_key(), || request.families()).await?;
             let _lock = self.around.locks.exclusive(self.id().0, request.row_key()).await;
             let now_us = (self.around.clock)();
             let snapshot = self.around.engine.applied_snapshot();
             let options = ScanOptions { now_us, ..ScanOptions::default() };
-            let matched = request.matches(&self.tree, &snapshot, schema, &options)?;
+            let matched = request.matches(&trees, &snapshot, schema, &options)?;
             let applied = match request.mutations(matched) {
                 Some(mutations) => {
                     let mut batch = WriteBatch::new();
                     let mut recorder = self.recorder();
-                    mutations.encode(self.tree.id(), now_us, &mut batch);
+                    mutations.encode(&trees, now_us, &mut batch);
                     recorder.note(mutations, now_us);
                     self.apply(batch, recorder).await?
                 }
@@ -382,12 +331,12 @@ impl Tablet {
         request: &ReadModifyWrite,
     ) -> Result<data::Row> {
         let (row, applied) = {
-            let _gate = self.enter(request.row_key()).await?;
+            let (_gate, trees) = self.enter(request.row_key(), || request.families()).await?;
             let _lock = self.around.locks.exclusive(self.id().0, request.row_key()).await;
             let snapshot = self.around.engine.applied_snapshot();
             let mut batch = WriteBatch::new();
             let now_us = (self.around.clock)();
-            let row = request.apply(&self.tree, &snapshot, schema, now_us, &mut batch)?;
+            let row = request.apply(&trees, &snapshot, schema, now_us, &mut batch)?;
             let mut recorder = self.recorder();
             recorder.note_cells(&row);
             (row, self.apply(batch, recorder).await?)
@@ -401,9 +350,9 @@ impl Tablet {
         self.check_open()?;
         self.check_row(row_key)?;
         self.note_request(row_key);
-        let snapshot = self.around.engine.snapshot();
+        let (trees, snapshot) = self.view();
         let ReadRequest { schema, filter, options, .. } = request;
-        let row = row_scan::read_row(&self.tree, &snapshot, schema, row_key, filter, options);
+        let row = row_scan::read_row(&trees, &snapshot, schema, row_key, filter, options);
         self.check_open()?;
         row
     }
@@ -413,8 +362,8 @@ impl Tablet {
         self.check_open()?;
         self.check_rows(&request.rows)?;
         let ReadRequest { schema, rows, filter, options } = request;
-        let snapshot = self.around.engine.snapshot();
-        Ok(RowScan::new(&self.tree, &snapshot, &schema, rows, filter, options))
+        let (trees, snapshot) = self.view();
+        Ok(RowScan::new(&trees, &snapshot, &schema, rows, filter, options))
     }
 
     /// Removes the rows in `range` and waits until they are gone for good.
@@ -431,7 +380,7 @@ impl Tablet {
             let _alone = self.gate.write().await;
             self.check_open()?;
             let mut batch = WriteBatch::new();
-            batch.delete_range(self.tree.id(), &keys.start, end);
+            self.groups.trees().each(|tree| batch.delete_range(tree, &keys.start, end));
             self.apply(batch, Recorder::none()).await?
         };
         applied.durable().await
@@ -486,12 +435,16 @@ impl Tablet {
         }
     }
 
-    /// Keeps the tablet open, with `row` in it, while the guard lives.
-    async fn enter(&self, row: &[u8]) -> Result<RwLockReadGuard<'_, ()>> {
-        let gate = self.pass_gate().await?;
+    /// Keeps the tablet open, with `row` in it, while the guard lives, and gives the trees that `families` go to.
+    async fn enter<F: Iterator<Item = FamilyId>>(
+        &self,
+        row: &[u8],
+        families: impl Fn() -> F + Sync,
+    ) -> Result<(RwLockReadGuard<'_, ()>, Arc<GroupTrees>)> {
+        let entered = self.gate(families).await?;
         self.check_row(row)?;
         self.note_request(row);
-        Ok(gate)
+        Ok(entered)
     }
 
     /// Keeps the tablet open while the guard lives, after a bounded wait where other tablets are to take its
@@ -558,13 +511,4 @@ fn batch_bytes(rows: &[RowMutations]) -> usize {
         }
     }
     bytes
-}
-
-/// Keeps every cell: for a table whose schema is not known here yet.
-struct KeepAll;
-
-impl KeepDecision for KeepAll {
-    fn decide(&mut self, _candidate: &Candidate<'_>) -> Decision {
-        Decision::Keep
-    }
 }

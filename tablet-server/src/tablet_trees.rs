@@ -6,7 +6,8 @@
 //! ```text
 //! BITS    FIELD
 //!  0..48  the tablet's number
-//! 48..64  which of its trees: 0 its cells, 1 its changes
+//! 48..64  which of its trees: 0 the cells of its default locality group, 1 its
+//!         changes, n + 1 the cells of its locality group n
 //! ```
 
 use std::collections::HashSet;
@@ -14,18 +15,39 @@ use std::collections::HashSet;
 use lsm::{Engine, KeyRange, TreeId};
 
 use crate::row_set::RowRange;
-use crate::schema::TabletId;
+use crate::schema::{GroupId, TabletId};
 
 const TABLET_BITS: u32 = 48;
 
-/// The tree that holds `tablet`'s cells.
+/// The kind of trees that hold changes.
+const CHANGES: u64 = 1;
+
+/// The tree that holds the cells of `tablet`'s default locality group, which every tablet has.
 pub(crate) fn tree_id(tablet: TabletId) -> TreeId {
-    TreeId(tablet.0)
+    group_tree_id(tablet, GroupId::DEFAULT)
+}
+
+/// The tree that holds the cells of a locality group of `tablet`, if there are any.
+pub(crate) fn group_tree_id(tablet: TabletId, group: GroupId) -> TreeId {
+    let kind = match group {
+        GroupId::DEFAULT => 0,
+        GroupId(number) => u64::from(number) + CHANGES,
+    };
+    TreeId(kind << TABLET_BITS | tablet.0)
+}
+
+/// The locality group whose cells `tree` holds, if it holds cells.
+pub(crate) fn group_of(tree: TreeId) -> Option<GroupId> {
+    match tree.0 >> TABLET_BITS {
+        0 => Some(GroupId::DEFAULT),
+        CHANGES => None,
+        kind => u32::try_from(kind - CHANGES).ok().map(GroupId),
+    }
 }
 
 /// The tree that holds `tablet`'s changes, where its table has a change stream.
 pub(crate) fn change_tree_id(tablet: TabletId) -> TreeId {
-    TreeId(1 << TABLET_BITS | tablet.0)
+    TreeId(CHANGES << TABLET_BITS | tablet.0)
 }
 
 /// The trees of `tablet` that are in `engine`.
@@ -58,7 +80,7 @@ fn can_unite(tree: TreeId) -> bool {
 }
 
 fn holds_cells(tree: TreeId) -> bool {
-    tree.0 >> TABLET_BITS == 0
+    group_of(tree).is_some()
 }
 
 fn tablet_of(tree: TreeId) -> TabletId {
@@ -73,6 +95,18 @@ mod tests {
     fn a_counterpart_is_of_the_same_kind() {
         assert_eq!(counterpart(tree_id(TabletId(7)), TabletId(9)), tree_id(TabletId(9)));
         assert_eq!(counterpart(change_tree_id(TabletId(7)), TabletId(9)), change_tree_id(TabletId(9)));
+    }
+
+    #[test]
+    fn each_group_has_a_tree_of_its_own() {
+        let tablet = TabletId(7);
+        assert_eq!(group_tree_id(tablet, GroupId::DEFAULT), TreeId(7));
+        for group in [GroupId::DEFAULT, GroupId(1), GroupId::MAX] {
+            let tree = group_tree_id(tablet, group);
+            assert_eq!((group_of(tree), tablet_of(tree)), (Some(group), tablet));
+            assert_ne!(tree, change_tree_id(tablet));
+        }
+        assert_eq!(group_of(change_tree_id(tablet)), None);
     }
 
     #[test]

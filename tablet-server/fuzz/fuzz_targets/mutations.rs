@@ -3,12 +3,16 @@
 //! the fuzzer allows.
 #![no_main]
 
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
 use libfuzzer_sys::fuzz_target;
-use lsm::{TreeId, WriteBatch};
+use lsm::{Engine, Options, TreeId, WriteBatch};
 use prost::Message;
 use row_api::data::MutateRowRequest;
 use tablet_server::CountedInput;
-use tablet_server::aggregate::Aggregate;
+use tablet_server::aggregate::{Aggregate, CellAggregates};
+use tablet_server::group_trees::{GroupTrees, tree_format};
 use tablet_server::mutation::RowMutations;
 use tablet_server::schema::{Family, FamilyId, TableId, TableSchema};
 
@@ -21,6 +25,14 @@ const FAMILIES: [(&str, Option<Aggregate>); 6] = [
     ("strings", Some(Aggregate::UniqueCount(CountedInput::Bytes))),
 ];
 
+/// Nothing is written to it.
+static TREES: LazyLock<GroupTrees> = LazyLock::new(|| {
+    let options = Options { merge_operators: vec![Arc::new(CellAggregates)], ..Options::default() };
+    let files = Arc::new(vfs::SimulatedFileSystem::new());
+    let engine = Engine::open(files, Path::new("/engine"), 1, options).expect("opens");
+    GroupTrees::single(engine.create_tree(TreeId(1), tree_format()).expect("made"))
+});
+
 fuzz_target!(|bytes: &[u8]| {
     let Ok(request) = MutateRowRequest::decode(bytes) else { return };
     let mut schema = TableSchema::new(TableId(1));
@@ -31,6 +43,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let checked = RowMutations::check(&schema, "mutations", request.row_key, request.mutations);
     if let Ok(mutations) = checked {
-        mutations.encode(TreeId(1), 0, &mut WriteBatch::new());
+        mutations.encode(&TREES, 0, &mut WriteBatch::new());
     }
 });

@@ -1,5 +1,7 @@
 //! What the master has a tablet server do.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use cluster::ServerId;
 use lsm::Engine;
@@ -7,9 +9,9 @@ use lsm::Engine;
 use super::{TabletServer, blocking};
 use crate::control::{Assignment, CheckpointId, HandOver, Health, SplitProposal, TabletControl, TabletStats};
 use crate::error::Result;
+use crate::group_trees::tree_format;
 use crate::row_set::RowRange;
 use crate::schema::TabletId;
-use crate::tablet::tree_format;
 use crate::tablet_trees::{counterpart, part_of, tree_id, trees_of};
 
 #[async_trait]
@@ -73,6 +75,10 @@ impl TabletControl for TabletServer {
         served.forget_changes().await
     }
 
+    async fn place_families(&self, tablet: TabletId) -> Result<bool> {
+        self.tablet(tablet)?.place_families().await
+    }
+
     async fn drop_row_range(&self, tablet: TabletId, range: RowRange) -> Result<()> {
         self.tablet(tablet)?.drop_row_range(&range).await
     }
@@ -129,9 +135,14 @@ impl TabletControl for TabletServer {
         let rows = tablets.each_ref().map(|tablet| tablet.assignment().range.clone());
         let (parents, united) = (*parents, child.tablet);
         let unite = move |engine: &Engine| {
-            for tree in trees_of(engine, parents[0]) {
-                let parts = [0, 1].map(|side| (counterpart(tree, parents[side]), part_of(tree, &rows[side])));
-                engine.unite_trees(counterpart(tree, united), &parts)?;
+            let trees = parents.iter().flat_map(|parent| trees_of(engine, *parent));
+            let united: BTreeSet<_> = trees.map(|tree| counterpart(tree, united)).collect();
+            for tree in united {
+                let part = |side: usize| (counterpart(tree, parents[side]), part_of(tree, &rows[side]));
+                // A locality group may have a tree in one of them alone.
+                let parts: Vec<_> =
+                    [0, 1].map(part).into_iter().filter(|(id, _)| engine.tree(*id).is_some()).collect();
+                engine.unite_trees(tree, &parts)?;
             }
             Ok(())
         };

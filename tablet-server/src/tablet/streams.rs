@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lsm::{KeyRange, WriteBatch};
+use lsm::WriteBatch;
 
 use super::Tablet;
+use crate::cell_cursor::CellCursor;
 use crate::cell_key;
 use crate::changes::{ChangeBatch, ChangeLog, ChangeProgress, Recorder};
 use crate::clock;
@@ -129,7 +130,8 @@ impl Tablet {
             let mut recorder = self.recorder();
             for row in &rows {
                 let prefix = cell_key::row_prefix(row);
-                batch.delete_range(self.tree.id(), &prefix, &cell_key::into_successor(prefix.clone()));
+                let past = cell_key::into_successor(prefix.clone());
+                self.groups.trees().each(|tree| batch.delete_range(tree, &prefix, &past));
                 recorder.note_deletion(row.clone());
             }
             let applied = self.apply(batch, recorder).await?;
@@ -145,15 +147,19 @@ impl Tablet {
     /// The first rows in `range` that have cells stored, as they are applied now.
     fn first_rows(&self, range: &RowRange) -> Result<Vec<Bytes>> {
         let snapshot = self.around.engine.applied_snapshot();
-        let KeyRange { start, end } = range.cell_keys();
-        let mut cells = self.tree.iter(&snapshot, KeyRange { start: start.clone(), end });
-        let mut next = start.to_vec();
+        let trees = self.groups.trees();
+        let iters = trees.iter().enumerate();
+        let iters = iters.map(|(place, (_, tree))| (place, tree.iter(&snapshot, range.cell_keys())));
+        let Some(mut cells) = CellCursor::at_first(iters)? else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
-        while rows.len() < ROWS_AT_ONCE && cells.seek(&next)? {
+        while rows.len() < ROWS_AT_ONCE
+            && let Some(key) = cells.key()
+        {
             let mut row = Vec::new();
-            let bad = |offset| cell_key::BadCellKey { offset, found: cells.key().to_vec() };
-            cell_key::decode_escaped(cells.key(), 0, &mut row).map_err(bad)?;
-            next = cell_key::into_successor(cell_key::row_prefix(&row));
+            let bad = |offset| cell_key::BadCellKey { offset, found: key.to_vec() };
+            cell_key::decode_escaped(key, 0, &mut row).map_err(bad)?;
+            let next = cell_key::into_successor(cell_key::row_prefix(&row));
+            cells.skip_to(&next)?;
             rows.push(row.into());
         }
         Ok(rows)

@@ -13,6 +13,7 @@ use row_api::data::mutation::{AddToCell, MergeToCell, Mutation};
 use row_api::data::value::Kind;
 use tablet_server::CountedInput;
 use tablet_server::aggregate::{Aggregate, CellAggregates};
+use tablet_server::group_trees::{GroupTrees, tree_format};
 use tablet_server::mutation::RowMutations;
 use tonic::Code;
 
@@ -186,14 +187,12 @@ fn acknowledged_adds_outlive_a_power_cut_and_count_once() {
     };
     let schema = table().schema;
     let mut engine = open(&files, 1);
-    let merge_operator = Some(CellAggregates::NAME.to_owned());
-    let format = lsm::TreeFormat { filter_key: super::FILTER_KEY, merge_operator };
-    let mut tree = engine.create_tree(super::TREE, format).unwrap();
+    let mut tree = engine.create_tree(super::TREE, tree_format()).unwrap();
     for round in 1..=12_u64 {
         let add = vec![add("sum", "q", 1, 1), add("unique", "q", 1, i64::try_from(round).unwrap())];
         let checked = RowMutations::check(&schema, "mutations", key("r"), add).unwrap();
         let mut batch = WriteBatch::new();
-        checked.encode(tree.id(), 0, &mut batch);
+        checked.encode(&GroupTrees::single(tree.clone()), 0, &mut batch);
         engine.write(batch).unwrap().wait().unwrap();
         match round % 4 {
             0 => tree.compact().unwrap(),
@@ -203,7 +202,8 @@ fn acknowledged_adds_outlive_a_power_cut_and_count_once() {
         files = files.power_cut(round);
         engine = open(&files, round + 1);
         tree = engine.tree(super::TREE).unwrap();
-        let reader = Table { engine, tree, schema: schema.clone(), now_us: 0 };
+        let trees = Arc::new(GroupTrees::single(tree.clone()));
+        let reader = Table { engine, tree, trees, schema: schema.clone(), now_us: 0 };
         let [row] = &reader.read(None)[..] else { panic!("one row") };
         assert_eq!(row.cells[0].value[..], round.to_be_bytes());
         // The number of values added stands third in a sketch (`08 70 10 n`).
@@ -350,7 +350,7 @@ proptest! {
             return Ok(());
         };
         let mut batch = WriteBatch::new();
-        checked.encode(table.tree.id(), 0, &mut batch);
+        checked.encode(&table.trees, 0, &mut batch);
         table.write(batch);
         let before = table.read(None);
         table.tree.flush().unwrap();

@@ -219,7 +219,7 @@ proptest! {
             .collect();
         for (row, cells) in &expect {
             let read = read_row(
-                &table.tree, &table.snapshot(), &table.schema, row, &compiled, &table.options(),
+                &table.trees, &table.snapshot(), &table.schema, row, &compiled, &table.options(),
             ).unwrap();
             let read = read.map_or_else(Vec::new, |row| as_model(&row).1);
             prop_assert_eq!(&read, cells, "row {}", row.escape_ascii());
@@ -248,5 +248,5 @@ fn predicate_matches(table: &Table, row: &[u8], predicate: &data::RowFilter) -> 
         ..data::CheckAndMutateRowRequest::default()
     };
     let checked = CheckAndMutate::check(&table.schema, request).unwrap();
-    checked.matches(&table.tree, &table.snapshot(), &table.schema, &table.options()).unwrap()
+    checked.matches(&table.trees, &table.snapshot(), &table.schema, &table.options()).unwrap()
 }

@@ -12,13 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lsm::{Background, Engine, Options, Snapshot, Tree, TreeFormat, TreeId, WriteBatch};
+use lsm::{Background, Engine, Options, Snapshot, Tree, TreeId, WriteBatch};
 use row_api::data;
 use row_api::data::mutation::{DeleteFromColumn, DeleteFromFamily, DeleteFromRow, Mutation, SetCell};
 use row_api::data::row_filter::Filter as Kind;
 use tablet_server::aggregate::CellAggregates;
-use tablet_server::cell_key::FILTER_KEY;
 use tablet_server::filter::Filter;
+use tablet_server::group_trees::{GroupTrees, tree_format};
 use tablet_server::mutation::RowMutations;
 use tablet_server::row::Row;
 use tablet_server::row_scan::{RowScan, ScanOptions};
@@ -32,6 +32,7 @@ const TREE: TreeId = TreeId(1);
 struct Table {
     engine: Engine,
     tree: Tree,
+    trees: Arc<GroupTrees>,
     schema: TableSchema,
     now_us: i64,
 }
@@ -46,21 +47,21 @@ impl Table {
         };
         let files = Arc::new(SimulatedFileSystem::new());
         let engine = Engine::open(files, Path::new("/engine"), 1, options).unwrap();
-        let merge_operator = Some(CellAggregates::NAME.to_owned());
-        let tree = engine.create_tree(TREE, TreeFormat { filter_key: FILTER_KEY, merge_operator }).unwrap();
+        let tree = engine.create_tree(TREE, tree_format()).unwrap();
+        let trees = Arc::new(GroupTrees::single(tree.clone()));
         let mut schema = TableSchema::new(TableId(1));
         for name in families {
             schema.families.insert((*name).to_owned(), Family::new(schema.next_family_id));
             schema.next_family_id.0 += 1;
         }
-        Self { engine, tree, schema, now_us: 1_000_000_000 }
+        Self { engine, tree, trees, schema, now_us: 1_000_000_000 }
     }
 
     /// Changes a row.
     fn mutate(&self, row: &str, mutations: Vec<data::Mutation>) {
         let checked = RowMutations::check(&self.schema, "mutations", key(row), mutations).unwrap();
         let mut batch = WriteBatch::new();
-        checked.encode(self.tree.id(), self.now_us, &mut batch);
+        checked.encode(&self.trees, self.now_us, &mut batch);
         self.write(batch);
     }
 
@@ -81,7 +82,7 @@ impl Table {
     }
 
     fn scan(&self, rows: RowSet, filter: Option<&data::RowFilter>, options: ScanOptions) -> RowScan {
-        RowScan::new(&self.tree, &self.snapshot(), &self.schema, rows, self.filter(filter), options)
+        RowScan::new(&self.trees, &self.snapshot(), &self.schema, rows, self.filter(filter), options)
     }
 
     /// All rows that the scan gives, in steps of `budget_bytes`.

@@ -78,7 +78,7 @@ fn append(text: &str) -> Rule {
 fn read_modify_write(table: &Table, rules: Vec<data::ReadModifyWriteRule>) -> Result<String, tonic::Status> {
     let checked = ReadModifyWrite::check(&table.schema, key("r"), rules)?;
     let mut batch = WriteBatch::new();
-    let answer = checked.apply(&table.tree, &table.snapshot(), &table.schema, table.now_us, &mut batch)?;
+    let answer = checked.apply(&table.trees, &table.snapshot(), &table.schema, table.now_us, &mut batch)?;
     table.write(batch);
     let mut lines = String::new();
     for family in answer.families {
@@ -172,7 +172,7 @@ fn a_check_without_a_predicate_asks_for_any_cell() {
     for (row, expect) in [("r", true), ("r\0", true), ("q", false), ("r1", false)] {
         let checked = CheckAndMutate::check(&table.schema, request(row)).unwrap();
         let matched =
-            checked.matches(&table.tree, &table.snapshot(), &table.schema, &table.options()).unwrap();
+            checked.matches(&table.trees, &table.snapshot(), &table.schema, &table.options()).unwrap();
         assert_eq!(matched, expect, "{row:?}");
         assert_eq!(checked.mutations(matched).is_some(), expect, "nothing to do otherwise");
     }
