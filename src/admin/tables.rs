@@ -106,9 +106,9 @@ fn run_groups(what: &Groups, out: &mut impl Write) -> Result<(), AdminError> {
         }
     };
     if is_json {
-        writeln!(out, "{shown:#}")?
+        writeln!(out, "{shown:#}")?;
     } else {
-        list_groups(out, &shown)?
+        list_groups(out, &shown)?;
     }
     Ok(())
 }
