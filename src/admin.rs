@@ -1,5 +1,6 @@
 //! `hayloft admin`: asks a running server, at its console door.
 
+mod cache;
 mod logical_volumes;
 mod tables;
 mod tablets;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use self::cache::Cache;
 use self::logical_volumes::{LogicalVolumes, Stores};
 use self::volumes::Volumes;
 
@@ -35,6 +37,9 @@ pub(crate) enum Admin {
     /// The stores that keep replicas: list, keep photos from one.
     #[command(subcommand)]
     Stores(Stores),
+    /// What the memcached door does: top.
+    #[command(subcommand)]
+    Cache(Cache),
 }
 
 /// Which server to ask.
@@ -69,6 +74,7 @@ pub(crate) fn run(what: &Admin) -> Result<(), AdminError> {
         Admin::Volumes(what) => volumes::run(what),
         Admin::LogicalVolumes(what) => logical_volumes::run(what),
         Admin::Stores(what) => logical_volumes::run_stores(what),
+        Admin::Cache(what) => cache::run(what),
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Command {
     /// Prints its address, then a line `ready`. Name it to `serve` with
     /// --haystack-store http://HOST:PORT, once for each store.
     HaystackStore(StoreSettings),
-    /// Ask a running server to do something: tables, tablets, photo volumes, stores.
+    /// Ask a running server to do something: tables, tablets, photo volumes, stores, the cache.
     #[command(subcommand)]
     Admin(Admin),
     /// Look into files of a data directory, offline.
@@ -87,6 +87,21 @@ pub(crate) struct Settings {
     /// The door for memcached clients [default: 127.0.0.1:11211]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) memcached_listen: Option<SocketAddr>,
+    /// A file of user:password lines that memcached clients must know
+    #[arg(long, value_name = "FILE")]
+    pub(crate) memcached_users_file: Option<PathBuf>,
+    /// Certificates, in PEM, for TLS at the memcached door
+    #[arg(long, value_name = "FILE")]
+    pub(crate) memcached_tls_chain_file: Option<PathBuf>,
+    /// Their key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) memcached_tls_key_file: Option<PathBuf>,
+    /// A Unix socket for memcached clients, beside that door
+    #[arg(long, value_name = "PATH")]
+    pub(crate) memcached_unix_socket: Option<PathBuf>,
+    /// An address for memcached over UDP, beside that door
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) memcached_udp_listen: Option<SocketAddr>,
     /// The door for operators [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) console_listen: Option<SocketAddr>,
@@ -110,12 +125,18 @@ impl Settings {
     /// The settings given as flags, as pairs of a key and its value.
     pub(crate) fn flags(&self) -> Vec<(&'static str, String)> {
         let text = |value: &dyn ToString| value.to_string();
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         [
-            ("data_dir", self.data_dir.as_ref().map(|dir| dir.display().to_string())),
+            ("data_dir", path(&self.data_dir)),
             ("ephemeral", self.ephemeral.then(|| text(&true))),
             ("bigtable.listen", self.bigtable_listen.as_ref().map(|address| text(address))),
             ("photos.listen", self.photos_listen.as_ref().map(|address| text(address))),
             ("memcached.listen", self.memcached_listen.as_ref().map(|address| text(address))),
+            ("memcached.users_file", path(&self.memcached_users_file)),
+            ("memcached.tls_chain_file", path(&self.memcached_tls_chain_file)),
+            ("memcached.tls_key_file", path(&self.memcached_tls_key_file)),
+            ("memcached.unix_socket", path(&self.memcached_unix_socket)),
+            ("memcached.udp_listen", self.memcached_udp_listen.as_ref().map(|address| text(address))),
             ("console.listen", self.console_listen.as_ref().map(|address| text(address))),
             ("rows.tablet_servers", self.tablet_servers.as_ref().map(|count| text(count))),
             ("photos.stores", (!self.haystack_store.is_empty()).then(|| self.haystack_store.join(","))),

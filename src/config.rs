@@ -62,6 +62,10 @@ pub(crate) struct Config {
     pub(crate) cache_bytes: u64,
     /// Bytes of the memcached door's largest item.
     pub(crate) cache_item_bytes_max: u64,
+    /// How else the memcached door is reached, and by whom.
+    pub(crate) cache_access: CacheAccess,
+    /// Whether the memcached door's items outlive a clean stop.
+    pub(crate) cache_warm_restart: bool,
     /// Where memcached keys with a route lead.
     pub(crate) origins: OriginConfig,
     /// Bytes of the largest photo taken.
@@ -96,6 +100,23 @@ pub(crate) struct Config {
     pub(crate) events_format: EventFormat,
     /// Which events are written.
     pub(crate) events_filter: String,
+}
+
+/// How the memcached door is reached beside plain TCP, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CacheAccess {
+    /// The file of users and passwords; everybody comes in without one.
+    pub(crate) users_file: Option<PathBuf>,
+    /// The certificates, in PEM, with which the door speaks TLS.
+    pub(crate) tls_chain_file: Option<PathBuf>,
+    /// Their key.
+    pub(crate) tls_key_file: Option<PathBuf>,
+    /// The Unix socket.
+    pub(crate) unix_socket: Option<PathBuf>,
+    /// The permissions of that socket.
+    pub(crate) unix_mode: u32,
+    /// The address for UDP.
+    pub(crate) udp: Option<SocketAddr>,
 }
 
 /// Where memcached keys with a route lead.
@@ -155,6 +176,15 @@ impl Default for Config {
             undelete_time: master::MasterOptions::default().undelete_time,
             cache_bytes: cache.memory_bytes_max,
             cache_item_bytes_max: cache.item_bytes_max,
+            cache_access: CacheAccess {
+                users_file: None,
+                tls_chain_file: None,
+                tls_key_file: None,
+                unix_socket: None,
+                unix_mode: 0o700,
+                udp: None,
+            },
+            cache_warm_restart: true,
             origins: OriginConfig {
                 instance: origins.instance,
                 rows: None,

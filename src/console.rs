@@ -1,5 +1,6 @@
-//! The console door: health, readiness, metrics, tablets, volumes and stores for operators.
+//! The console door: health, readiness, metrics, tables, tablets, volumes, stores and the cache for operators.
 
+mod cache;
 mod json_calls;
 mod logical_volumes;
 mod tables;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cache_proxy::Cache;
 use cluster::{Door, Shutdown};
 use haystack::Haystack;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
@@ -33,6 +35,8 @@ pub(crate) struct Console {
     pub(crate) master: Box<dyn Fn() -> Option<Arc<Master>> + Send + Sync>,
     /// The photo service, once there is one.
     pub(crate) photos: Box<dyn Fn() -> Option<Haystack> + Send + Sync>,
+    /// The cache, once there is one.
+    pub(crate) cache: Box<dyn Fn() -> Option<Cache> + Send + Sync>,
     /// The doors, by name and address, for the page at `/`.
     pub(crate) doors: Vec<(&'static str, String)>,
 }
@@ -55,6 +59,7 @@ pub(crate) async fn serve(door: Door, console: Console, shutdown: Shutdown) {
                         Some("logical-volumes" | "stores") => {
                             logical_volumes::answer((console.photos)(), request).await
                         }
+                        Some("cache") => cache::answer((console.cache)().as_ref(), &request),
                         _ => console.answer(&request),
                     })
                 }
@@ -86,7 +91,7 @@ impl Console {
         if !["/", "/healthz", "/readyz", "/metrics"].contains(&path) {
             let known = format!(
                 "there is no {path} here; try /healthz, /readyz, /metrics, /tables, /tablets, /volumes, \
-                 /logical-volumes or /stores\n"
+                 /logical-volumes, /stores or /cache\n"
             );
             return respond(StatusCode::NOT_FOUND, TEXT, known);
         }
@@ -153,6 +158,7 @@ mod tests {
             metrics: Box::new(|| "up 1\n".to_owned()),
             master: Box::new(|| None),
             photos: Box::new(|| None),
+            cache: Box::new(|| None),
             doors: vec![("photos", "127.0.0.1:8080".to_owned())],
         };
         console.answer(&Request::builder().method(method).uri(path).body(()).unwrap())
@@ -175,6 +181,12 @@ mod tests {
     async fn volumes_wait_for_their_recovery() {
         let request = Request::get("/volumes").body(()).unwrap();
         assert_eq!(volumes::answer(None, request).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn the_cache_waits_until_it_is_there() {
+        let request = Request::get("/cache").body(()).unwrap();
+        assert_eq!(cache::answer(None, &request).status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! Doors are bound before anything is opened, so that an address in use is
 //! reported at once and changes nothing; the console answers from then on, while
 //! the rest recovers. Stopping goes the other way round: doors close and drain,
-//! then the photo store closes, then the tablet server.
+//! then the photo store closes, then the tablet server, and the cache is saved.
 
 mod cache;
 mod doors;
 mod home;
+mod memcached_doors;
 mod rows;
+mod warm_restart;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -62,6 +64,14 @@ pub(crate) enum ServeError {
     Token(#[from] TokenError),
     #[error("cannot set up the cache")]
     Cache(#[source] cache_proxy::Error),
+    #[error("memcached.tls_chain_file and memcached.tls_key_file are set together or not at all")]
+    HalfOfTls,
+    #[error("cannot remove the cache's saved items {}", path.display())]
+    SavedItems {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("origins.rows is no address of a Bigtable door")]
     Origin(#[source] tonic::transport::Error),
 }
@@ -87,12 +97,18 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let rows = Rows::open(config, &home).await?;
     let rows = parts.rows.get_or_init(|| rows);
     let cache = cache::open(config, &home, rows, doors.photos.local_address())?;
-    let cache = parts.cache.get_or_init(|| cache).clone();
+    let cache = parts.cache.get_or_init(|| cache);
+    let (items, keeps_items) = (home.cache_items(), config.cache_warm_restart && !config.ephemeral);
+    if keeps_items {
+        tokio::task::block_in_place(|| warm_restart::load(cache, &items));
+    } else {
+        warm_restart::discard(&items)
+            .map_err(|source| ServeError::SavedItems { path: items.clone(), source })?;
+    }
     let photos = open_photos(config, &home, rows).await?;
     let photos = parts.photos.get_or_init(|| photos).clone();
 
-    let stop = shutdown.clone();
-    tokio::spawn(async move { cache.serve(doors.memcached, stop).await });
+    doors.memcached.serve(cache, &shutdown);
     let (served, stop) = (photos.clone(), shutdown.clone());
     tokio::spawn(async move { served.serve(doors.photos, stop).await });
     tokio::spawn(bigtable_door::serve(
@@ -115,6 +131,9 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     }
     photos.close().await;
     rows.close().await?;
+    if keeps_items {
+        tokio::task::block_in_place(|| warm_restart::save(cache, &items));
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -138,12 +157,14 @@ impl Parts {
     }
 
     fn console(self: &Arc<Self>, addresses: &[(&'static str, SocketAddr)]) -> Console {
-        let [for_readiness, for_metrics, for_tablets, for_photos] = [(); 4].map(|()| Arc::clone(self));
+        let [for_readiness, for_metrics, for_tablets, for_photos, for_cache] =
+            [(); 5].map(|()| Arc::clone(self));
         Console {
             not_ready: Box::new(move || for_readiness.not_ready().map(str::to_owned)),
             metrics: Box::new(move || for_metrics.metrics()),
             master: Box::new(move || Some(Arc::clone(for_tablets.rows.get()?.master()))),
             photos: Box::new(move || for_photos.photos.get().cloned()),
+            cache: Box::new(move || for_cache.cache.get().cloned()),
             doors: addresses.iter().map(|(name, address)| (*name, address.to_string())).collect(),
         }
     }

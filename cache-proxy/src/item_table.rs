@@ -196,6 +196,11 @@ impl ItemTable {
         }
     }
 
+    /// The second of a flush that is still to come; 0 if none is.
+    pub(crate) fn flush_at(&self) -> u32 {
+        self.flush_at.load(Ordering::Acquire)
+    }
+
     /// Numbers wrap after 256 flushes; an item that no sweep reached in all that
     /// time must not come back, and no token either.
     fn begin_generation(&self) {

@@ -40,6 +40,7 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result};
 pub use item_table::{Statistics, TableStatistics};
 pub use options::{CacheOptions, Credential, REFUSAL};
+pub use origins::key::has_route;
 pub use origins::options::OriginOptions;
 pub use server::{Cache, Certificates};
 pub use snapshot::Loaded;

@@ -5,6 +5,7 @@
 //! last stop. It is saved only when nobody is connected any more, since a value
 //! that changed behind the writer's back would come back old; and it is complete
 //! or not there, by a rename. Each block is checked before it is looked into.
+//! A delayed `flush_all` becomes the items' expiry.
 //!
 //! For keys that have an origin, what changed while nobody followed it must be
 //! invalidated before anybody reads: [`Cache::save`] keeps `resume`, a few bytes
@@ -103,7 +104,7 @@ impl Cache {
         let unfinished = path.with_extension("unfinished");
         let outcome = self.write_snapshot(&unfinished, resume).and_then(|item_count| {
             std::fs::rename(&unfinished, path)?;
-            File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+            sync_directory(path)?;
             Ok(item_count)
         });
         outcome.map_err(|error| {
@@ -126,7 +127,8 @@ impl Cache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
             outcome => outcome.map_err(wrong)?,
         };
-        std::fs::remove_file(path).map_err(wrong)?;
+        // Synced, or a power cut would bring back what is old by then.
+        std::fs::remove_file(path).and_then(|()| sync_directory(path)).map_err(wrong)?;
         let outcome = self.read_snapshot(file, admit);
         if outcome.is_err() {
             self.shared.table.clear();
@@ -139,6 +141,8 @@ impl Cache {
             return Err(io::Error::other("there is too much to resume from"));
         }
         let (table, now) = (&self.shared.table, self.clock.now_s());
+        table.flush_if_due(now);
+        let flush_at = table.flush_at();
         let mut file = File::create(path)?;
         let mut header = Vec::with_capacity(HEADER_BYTES + resume.len());
         header.extend_from_slice(MAGIC);
@@ -154,7 +158,7 @@ impl Cache {
             (Vec::with_capacity(2 * BLOCK_BYTES), 0u64, DumpCursor::default());
         loop {
             let more = table.dump(&mut cursor, now, DUMP_PLACES, |item| {
-                encode(item, &mut body);
+                encode(item, earlier(item.expires_at(), flush_at), &mut body);
                 item_count += 1;
             });
             if body.len() >= BLOCK_BYTES || !more && !body.is_empty() {
@@ -232,6 +236,11 @@ impl Cache {
     }
 }
 
+/// Makes what became of `path` durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
 fn damage(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the file {what}"))
 }
@@ -294,7 +303,12 @@ fn read_block(file: &mut impl Read, body_bytes_max: u64, body: &mut Vec<u8>) -> 
     Ok(Some(()))
 }
 
-fn encode(item: &Item, body: &mut Vec<u8>) {
+/// The earlier of two seconds, of which 0 is never.
+fn earlier(one: u32, other: u32) -> u32 {
+    [one, other].into_iter().filter(|second| *second != 0).min().unwrap_or(0)
+}
+
+fn encode(item: &Item, expires_at: u32, body: &mut Vec<u8>) {
     let restored = item.to_restore();
     let marks = [
         (mark::BINARY_KEY, item.has_binary_key()),
@@ -306,7 +320,7 @@ fn encode(item: &Item, body: &mut Vec<u8>) {
     body.push(u8::try_from(item.key().len()).expect("a key has at most 250 bytes"));
     body.extend_from_slice(&[marks, restored.access_count, 0]);
     body.extend_from_slice(&item.client_flags().to_le_bytes());
-    body.extend_from_slice(&item.expires_at().to_le_bytes());
+    body.extend_from_slice(&expires_at.to_le_bytes());
     body.extend_from_slice(&restored.accessed_at.to_le_bytes());
     body.extend_from_slice(&item.cas().to_le_bytes());
     body.extend_from_slice(&length(item.value().len()).to_le_bytes());

@@ -4,7 +4,9 @@ use cluster::telemetry::{EventFormat, check_filter};
 use haystack::stores::identity::BadLabels;
 
 use super::Config;
-use super::values::{address, addresses, boolean, bytes, count, instance, origin, shown_bytes, span};
+use super::values::{
+    address, addresses, boolean, bytes, count, instance, mode, origin, path, shown_bytes, shown_path, span,
+};
 
 /// One setting.
 pub(crate) struct Key {
@@ -194,12 +196,10 @@ pub(crate) const KEYS: &[Key] = &[
         name: "photos.store_token_file",
         about: "a file with the token that stores ask for, the same at all of them; none: stores listen on loopback addresses and ask for none",
         set: |config, text| {
-            config.store_token_file = (!text.is_empty()).then(|| text.into());
+            config.store_token_file = path(text);
             Ok(())
         },
-        show: |config| {
-            config.store_token_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
-        },
+        show: |config| shown_path(config.store_token_file.as_deref()),
     },
     Key {
         name: "haystack_store.listen",
@@ -246,6 +246,63 @@ pub(crate) const KEYS: &[Key] = &[
         about: "the largest item taken",
         set: |config, text| bytes(text, 1 << 10, 1 << 30).map(|value| config.cache_item_bytes_max = value),
         show: |config| shown_bytes(config.cache_item_bytes_max),
+    },
+    Key {
+        name: "memcached.warm_restart",
+        about: "whether a clean stop saves the items and the next start loads them, but for rows and photos; not for clients whose deletes are lost while it is down",
+        set: |config, text| boolean(text).map(|value| config.cache_warm_restart = value),
+        show: |config| config.cache_warm_restart.to_string(),
+    },
+    Key {
+        name: "memcached.users_file",
+        about: "a file of user:password, one a line, that clients of that door must know (ASCII authentication); none: everybody comes in",
+        set: |config, text| {
+            config.cache_access.users_file = path(text);
+            Ok(())
+        },
+        show: |config| shown_path(config.cache_access.users_file.as_deref()),
+    },
+    Key {
+        name: "memcached.tls_chain_file",
+        about: "the certificates, in PEM, with which that door speaks TLS; refresh_certs reads them again. With users as well, other machines may reach it",
+        set: |config, text| {
+            config.cache_access.tls_chain_file = path(text);
+            Ok(())
+        },
+        show: |config| shown_path(config.cache_access.tls_chain_file.as_deref()),
+    },
+    Key {
+        name: "memcached.tls_key_file",
+        about: "the key of these certificates, in PEM",
+        set: |config, text| {
+            config.cache_access.tls_key_file = path(text);
+            Ok(())
+        },
+        show: |config| shown_path(config.cache_access.tls_key_file.as_deref()),
+    },
+    Key {
+        name: "memcached.unix_socket",
+        about: "a Unix socket for memcached clients, beside the door; none if empty",
+        set: |config, text| {
+            config.cache_access.unix_socket = path(text);
+            Ok(())
+        },
+        show: |config| shown_path(config.cache_access.unix_socket.as_deref()),
+    },
+    Key {
+        name: "memcached.unix_mode",
+        about: "the permissions of that socket, in octal digits",
+        set: |config, text| mode(text).map(|value| config.cache_access.unix_mode = value),
+        show: |config| format!("{:o}", config.cache_access.unix_mode),
+    },
+    Key {
+        name: "memcached.udp_listen",
+        about: "an address for memcached over UDP, beside the door, for keys without a route; none if empty",
+        set: |config, text| {
+            config.cache_access.udp = if text.is_empty() { None } else { Some(address(text)?) };
+            Ok(())
+        },
+        show: |config| config.cache_access.udp.map(|address| address.to_string()).unwrap_or_default(),
     },
     Key {
         name: "origins.instance",

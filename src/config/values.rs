@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -15,6 +16,23 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8086".to_owned())
+}
+
+/// A path; none if the text is empty.
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+pub(super) fn shown_path(path: Option<&Path>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+/// Permissions of a file, in octal digits.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "must be permissions in octal digits, from 0 to 777".to_owned())
 }
 
 pub(super) fn count(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_proxy::{Cache, CacheOptions, OriginOptions, SystemClock};
+use cache_proxy::{Cache, CacheOptions, Credential, OriginOptions, SystemClock};
 use row_api::client::{self, RowClient};
 use tonic::transport::Endpoint;
 
@@ -38,7 +38,7 @@ pub(super) fn open(
     };
     let files = (Arc::clone(&home.fs), home.cache_streams());
     Cache::with_origins(
-        cache_options(config),
+        cache_options(config)?,
         options,
         client,
         Arc::new(SystemClock::new()),
@@ -57,13 +57,15 @@ fn row_client(uri: &str) -> Result<RowClient, ServeError> {
     Ok(RowClient::new(client::connect_lazy(&endpoint)))
 }
 
-fn cache_options(config: &Config) -> CacheOptions {
-    CacheOptions {
+fn cache_options(config: &Config) -> Result<CacheOptions, ServeError> {
+    let users = config.cache_access.users_file.as_deref().map(Credential::read_file).transpose();
+    Ok(CacheOptions {
         memory_bytes_max: config.cache_bytes,
         item_bytes_max: config.cache_item_bytes_max,
         connection_count_max: count(config.memcached.connections_max),
+        credentials: users.map_err(ServeError::Cache)?.unwrap_or_default(),
         ..CacheOptions::default()
-    }
+    })
 }
 
 /// An address that a door is reached under which listens on `address`.

@@ -1,9 +1,11 @@
-//! The four doors: bound together, announced together.
+//! The doors: bound together, announced together.
 
 use std::net::SocketAddr;
 
-use cluster::{Door, DoorError, DoorOptions};
+use cluster::{Door, DoorOptions};
 
+use super::memcached_doors::MemcachedDoors;
+use super::{ServeError, count};
 use crate::config::{Config, Listen};
 
 /// What an HTTP client is told whose connection is one too many.
@@ -15,19 +17,19 @@ const HTTP_REFUSAL: &[u8] =
 pub(super) struct Doors {
     pub(super) bigtable: Door,
     pub(super) photos: Door,
-    pub(super) memcached: Door,
+    pub(super) memcached: MemcachedDoors,
     pub(super) console: Door,
 }
 
 impl Doors {
-    /// Binds all four, or none.
-    pub(super) async fn open(config: &Config) -> Result<Self, DoorError> {
+    /// Binds all, or none.
+    pub(super) async fn open(config: &Config) -> Result<Self, ServeError> {
         let open = async |name, listen: &Listen, refusal| {
             Door::open(DoorOptions {
                 name,
                 address: listen.address,
                 insecure: config.insecure,
-                connection_count_max: usize::try_from(listen.connections_max).unwrap_or(usize::MAX),
+                connection_count_max: count(listen.connections_max),
                 refusal,
             })
             .await
@@ -36,15 +38,15 @@ impl Doors {
             // A gRPC client takes a closed connection for UNAVAILABLE and retries.
             bigtable: open("bigtable", &config.bigtable, b"").await?,
             photos: open("photos", &config.photos, HTTP_REFUSAL).await?,
-            memcached: open("memcached", &config.memcached, cache_proxy::REFUSAL).await?,
+            memcached: MemcachedDoors::open(config).await?,
             console: open("console", &config.console, HTTP_REFUSAL).await?,
         })
     }
 
     /// Each door's name and its real address.
     pub(super) fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
-        [&self.bigtable, &self.photos, &self.memcached, &self.console]
-            .map(|door| (door.name(), door.local_address()))
-            .into()
+        let address = |door: &Door| (door.name(), door.local_address());
+        let first = [&self.bigtable, &self.photos].map(address);
+        first.into_iter().chain(self.memcached.addresses()).chain([address(&self.console)]).collect()
     }
 }

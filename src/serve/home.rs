@@ -7,6 +7,7 @@
 //! checkpoints/       what backups and deleted tables hold
 //! haystack/          photo volumes and their index files
 //! cache/streams/     how far the cache has followed the changes of which tables
+//! cache/items        the cache's items, between a clean stop and the next start
 //! ```
 
 use std::path::PathBuf;
@@ -60,6 +61,11 @@ impl Home {
     /// Where the cache keeps how far it has followed changes.
     pub(super) fn cache_streams(&self) -> PathBuf {
         self.dir.join("cache/streams")
+    }
+
+    /// Where the cache's items are between a clean stop and the next start.
+    pub(super) fn cache_items(&self) -> PathBuf {
+        self.dir.join("cache/items")
     }
 
     /// The photo store's directory.

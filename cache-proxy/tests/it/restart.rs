@@ -86,6 +86,25 @@ fn what_was_saved_is_there_after_the_restart_once() {
 }
 
 #[test]
+fn a_delayed_flush_comes_after_the_restart_as_well() {
+    let folder = Folder::new("flush");
+    let house = House::open(CacheOptions::default());
+    let mut client = house.client();
+    client
+        .ask(b"set k 0 0 1\r\nx\r\nset soon 0 20 1\r\nx\r\nflush_all 50\r\n", b"STORED\r\nSTORED\r\nOK\r\n");
+    drop(client);
+    assert!(house.stop());
+    assert_eq!(house.cache.save(&folder.file(), b"").unwrap(), 2);
+    let house = House::open(CacheOptions::default());
+    house.clock.advance(20);
+    house.cache.load(&folder.file(), |_| true).unwrap();
+    let mut client = house.client();
+    client.ask(b"get k soon\r\n", b"VALUE k 0 1\r\nx\r\nEND\r\n");
+    house.clock.advance(30);
+    client.ask(b"get k\r\n", b"END\r\n");
+}
+
+#[test]
 fn a_file_with_any_byte_wrong_or_missing_loads_nothing() {
     let folder = Folder::new("damage");
     save(&folder.file(), 50);
