@@ -1,5 +1,8 @@
 //! The memcached door: items of 100 bytes, one at a time and pipelined, beside
-//! memcached with the same number of threads.
+//! memcached with the same number of threads. [`suite`] is the long version.
+
+mod suite;
+mod traffic;
 
 use std::net::SocketAddr;
 
@@ -11,6 +14,8 @@ use tokio::net::TcpStream;
 use crate::measure::{self, Side, Worker};
 use crate::server::{Hayloft, Peer};
 use crate::{Outcome, Plan};
+
+pub(crate) use suite::{Plan as SuitePlan, suite};
 
 const ITEM_COUNT: u32 = 20_000;
 const VALUE_BYTES: usize = 100;

@@ -46,6 +46,8 @@ enum Suite {
     First(Plan),
     /// The Bigtable door, beside Google's emulator and the paper's figures.
     Rows(rows::Plan),
+    /// The memcached door, beside memcached: throughput, memory, hit rates.
+    Cache(cache::SuitePlan),
     /// A table much larger than the server's memory.
     Large(large::Plan),
 }
@@ -87,6 +89,7 @@ async fn main() -> ExitCode {
         match &arguments.suite {
             Suite::First(plan) => first(&arguments.hayloft, plan).await,
             Suite::Rows(plan) => rows::suite(&arguments.hayloft, plan).await,
+            Suite::Cache(plan) => cache::suite(&arguments.hayloft, plan).await,
             Suite::Large(plan) => large::run(&arguments.hayloft, plan).await,
         }
     };

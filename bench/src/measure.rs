@@ -158,6 +158,12 @@ impl Comparison {
         peers.iter().map(line).collect()
     }
 
+    /// The throughput of the side of this name.
+    pub(crate) fn rate_of(&self, name: &str) -> Option<f64> {
+        let side = self.medians.iter().find(|(side, _)| *side == name)?;
+        Some(side.1.operations_per_second)
+    }
+
     /// The line for a peer of which only this figure is known.
     pub(crate) fn ratio_to(&self, peer: &str, operations_per_second: f64) -> String {
         let ours = self.medians.first().map_or(0.0, |(_, ours)| ours.operations_per_second);

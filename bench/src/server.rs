@@ -107,8 +107,13 @@ pub(crate) struct Hayloft {
 
 impl Hayloft {
     pub(crate) fn start(binary: &Path) -> Outcome<Self> {
+        Self::start_with(binary, &[])
+    }
+
+    /// The same under `settings` of the environment, `NAME=VALUE` each.
+    pub(crate) fn start_with(binary: &Path, settings: &[String]) -> Outcome<Self> {
         let directory = tempfile::tempdir_in(data_root())?;
-        let mut hayloft = Self::start_in(binary, directory.path(), &[])?;
+        let mut hayloft = Self::start_in(binary, directory.path(), settings)?;
         hayloft.process.directory = Some(directory);
         Ok(hayloft)
     }
@@ -176,7 +181,13 @@ impl Peer {
 
     /// memcached with as many threads as Hayloft has.
     pub(crate) fn memcached() -> Outcome<Option<Self>> {
-        let Some(binary) = installed("memcached", &[]) else { return Ok(None) };
+        Self::memcached_of(None, 1024)
+    }
+
+    /// The same, of this binary or the installed one, with so much memory.
+    pub(crate) fn memcached_of(binary: Option<&Path>, mebibytes: u64) -> Outcome<Option<Self>> {
+        let found = binary.map(Path::to_owned).or_else(|| installed("memcached", &[]));
+        let Some(binary) = found else { return Ok(None) };
         let port = free_port()?;
         let threads = std::thread::available_parallelism()?.to_string();
         let mut command = Command::new(binary);
@@ -188,9 +199,9 @@ impl Peer {
             "-t",
             &threads,
             "-m",
-            "1024",
+            &mebibytes.to_string(),
             "-c",
-            "2048",
+            "4096",
         ]);
         // It runs as root only if told to.
         command.args(["-u", "root"]);
