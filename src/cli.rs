@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -50,10 +51,27 @@ pub(crate) enum Command {
     /// ones behind it are kept in new segments; the old segments are renamed to
     /// *.log-damaged and never deleted. The server must not run.
     Salvage(salvage::Settings),
+    /// Sign the path of a photo or a blob, so that it can be read until a time.
+    ///
+    /// The first of the keys in `photos.signing_keys` signs. Of a photo the path
+    /// may ask for any variant: `/photos/ID?w=640&fm=webp`.
+    SignUrl(SignUrl),
     /// Show every setting: its value, its meaning, and its environment variable.
     ///
     /// What it prints is a valid configuration file.
     Config(Settings),
+}
+
+/// What to sign, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct SignUrl {
+    /// The path, with its query if it has one
+    pub(crate) path: String,
+    /// How long it can be read: 15min, 12h, 30days
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub(crate) expires: Duration,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
 }
 
 const SERVE_HELP: &str = "\

@@ -8,6 +8,7 @@
 mod environment;
 mod file;
 mod keys;
+mod photo_values;
 mod values;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use cache_proxy::{CacheOptions, OriginOptions};
 use cluster::telemetry::EventFormat;
 use haystack::HaystackOptions;
+use haystack::imaging::variant::Variant;
 use haystack::logical::ReplicaOptions;
 use haystack::stores::identity::Labels;
 use row_api::names::InstanceName;
@@ -74,6 +76,14 @@ pub(crate) struct Config {
     pub(crate) blob_bytes_max: u64,
     /// Bytes of bodies of uploads in memory at once.
     pub(crate) photo_bodies_bytes_max: u64,
+    /// Variants of photos that need no signature.
+    pub(crate) photo_variants: Vec<Variant>,
+    /// Bytes of variants kept in memory.
+    pub(crate) variant_cache_bytes: u64,
+    /// Keys of signed URLs.
+    pub(crate) signing_keys: Vec<Vec<u8>>,
+    /// Read photos and blobs by signed URLs only.
+    pub(crate) signed_only: bool,
     /// Pixels of the largest photo taken.
     pub(crate) photo_pixels_max: u64,
     /// Bytes at which a photo volume is sealed.
@@ -196,6 +206,10 @@ impl Default for Config {
             photo_bytes_max: photos.photo_bytes_max,
             blob_bytes_max: photos.blob_bytes_max,
             photo_bodies_bytes_max: photos.body_bytes_in_flight_max,
+            photo_variants: photos.variants_listed,
+            variant_cache_bytes: photos.variant_cache_bytes_max,
+            signing_keys: photos.signing_keys,
+            signed_only: photos.signed_only,
             photo_pixels_max: photos.pixel_count_max,
             volume_bytes_max: photos.volume_bytes_max,
             garbage_percent: photos.compaction_garbage_percent.into(),

@@ -10,6 +10,7 @@
 //! - [`console`]: health, readiness, metrics.
 //! - [`admin`]: a running server, asked from outside.
 //! - [`inspect`]: files of a data directory, offline.
+//! - [`sign_url`]: paths of photos and blobs, signed.
 //! - [`salvage`]: a damaged commit log made to open again.
 
 mod admin;
@@ -21,6 +22,7 @@ mod haystack_store;
 mod inspect;
 mod salvage;
 mod serve;
+mod sign_url;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,6 +43,9 @@ fn main() -> ExitCode {
         Command::Admin(what) => admin::run(&what).map_err(Into::into),
         Command::Inspect(what) => inspect::run(&what).map_err(Into::into),
         Command::Salvage(settings) => salvage::run(&settings).map_err(Into::into),
+        Command::SignUrl(asked) => load(&asked.settings)
+            .map_err(Into::into)
+            .and_then(|config| sign_url::run(&asked, &config).map_err(Into::into)),
         Command::Config(settings) => {
             load(&settings).map(|config| print_settings(&config)).map_err(Into::into)
         }

@@ -219,6 +219,10 @@ async fn open_photos(config: &Config, home: &Home, rows: &Rows) -> Result<Haysta
         photo_bytes_max: config.photo_bytes_max,
         blob_bytes_max: config.blob_bytes_max,
         body_bytes_in_flight_max: config.photo_bodies_bytes_max,
+        variants_listed: config.photo_variants.clone(),
+        variant_cache_bytes_max: config.variant_cache_bytes,
+        signing_keys: config.signing_keys.clone(),
+        signed_only: config.signed_only,
         pixel_count_max: config.photo_pixels_max,
         imaging_thread_count: count(config.image_threads),
         ..HaystackOptions::default()

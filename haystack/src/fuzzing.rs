@@ -8,8 +8,10 @@ mod replay;
 use std::io::IoSlice;
 use std::path::Path;
 
+use bytes::Bytes;
 use vfs::{FileSystem, SimulatedFileSystem};
 
+use crate::http::multipart::{Multipart, Step};
 use crate::imaging::decode::decode;
 use crate::index_file::IndexRecord;
 use crate::media_type::MediaType;
@@ -23,9 +25,10 @@ use crate::superblock::{SUPERBLOCK_BYTES, Superblock};
 pub type Decoder = fn(&[u8]);
 
 /// Each decoder and the name of its fuzz target.
-pub const TARGETS: [(&str, Decoder); 6] = [
+pub const TARGETS: [(&str, Decoder); 7] = [
     ("image_header", image_header),
     ("index_file", index_file),
+    ("multipart", multipart),
     ("needle", needle),
     ("photo_id", photo_id),
     ("superblock", superblock),
@@ -37,6 +40,29 @@ const SUPERBLOCK: Superblock =
 
 /// Pixels of the images that are decoded, at most.
 const PIXEL_COUNT_MAX: u64 = 64 << 10;
+
+/// A form, in pieces of as many bytes as the first byte says.
+pub fn multipart(bytes: &[u8]) {
+    let Some((&piece_bytes, body)) = bytes.split_first() else { return };
+    let mut form = Multipart::new("multipart/form-data; boundary=B").expect("it names a boundary");
+    let mut pieces = body.chunks(usize::from(piece_bytes).max(1));
+    let mut data_bytes = 0;
+    loop {
+        match form.step() {
+            Ok(Step::More) => match pieces.next() {
+                Some(piece) => form.push(Bytes::copy_from_slice(piece)),
+                None => return,
+            },
+            Ok(Step::Data(data)) => {
+                assert!(!data.is_empty(), "a step takes something");
+                data_bytes += data.len();
+                assert!(data_bytes <= body.len());
+            }
+            Ok(Step::Part(_) | Step::PartEnd) => {}
+            Ok(Step::End) | Err(_) => return,
+        }
+    }
+}
 
 /// One needle.
 pub fn needle(bytes: &[u8]) {

@@ -7,6 +7,7 @@
 //! | GET, HEAD         | `/photos`             | a page of all photos, newest first              |
 //! | GET, HEAD         | `/photos/{id}`        | the original, or its JSON if that is accepted   |
 //! | GET, HEAD         | `/photos/{id}/{size}` | that size                                      |
+//! | GET, HEAD         | `/photos/{id}?w=&h=&fit=&fm=&q=` | a variant, listed or signed          |
 //! | DELETE            | `/photos/{id}`        | 204, also where there is none                  |
 //! | GET, HEAD         | `/albums`             | a page of albums by name, each with its newest photo |
 //! | GET, HEAD         | `/albums/{name}`      | a page of its photos, newest first             |
@@ -25,7 +26,7 @@
 //! - [`upload`]: what is written; [`body`]: its bytes, within bounds of time and size;
 //!   [`form`]: several photos, taken apart by [`multipart`].
 //! - [`album`]: pages of photos and albums; `page`: of anything. `batch`: deleting many.
-//! - `blob`: bytes of any type. `tus`: uploads in parts. `gallery`: the page.
+//! - `blob`: bytes of any type. `tus`: uploads in parts. `variant`: other sizes. `gallery`: the page.
 //! - [`stall`]: connections whose peers must read.
 //! - [`answer`]: every answer that is no photo, errors above all.
 
@@ -44,5 +45,6 @@ mod server;
 pub mod stall;
 mod tus;
 pub mod upload;
+mod variant;
 
 pub(crate) use server::serve;

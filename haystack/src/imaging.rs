@@ -5,6 +5,7 @@
 //! - [`sniff`]: what the bytes are, by their first few.
 //! - [`decode`]: limits first, then pixels.
 //! - [`derive`](mod@derive): the four sizes.
+//! - [`variant`]: other sizes, cuts and formats, which URLs ask for.
 //! - [`location`]: where a photo was taken, out of the original.
 //!
 //! Image work blocks for a tenth of a second and more, so it never runs on the
@@ -15,6 +16,7 @@ pub mod decode;
 pub mod derive;
 pub mod location;
 pub mod sniff;
+pub mod variant;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use self::variant::Variant;
 use crate::error::{Error, Result};
 use crate::media_type::MediaType;
 use crate::photo_id::PhotoSize;
@@ -85,12 +88,36 @@ impl Imaging {
     /// - [`Error::Busy`]: too many photos wait.
     /// - [`Error::NotAnImage`], [`Error::TooManyPixels`], [`Error::DamagedImage`]
     pub async fn renditions(&self, upload: Bytes) -> Result<Vec<Rendition>> {
-        let busy = || Error::Busy { what: "photos", retry_after: Duration::from_secs(1) };
-        let _place = self.places.try_acquire().map_err(|_| busy())?;
-        let _thread = self.threads.acquire().await.map_err(|_| Error::Closing)?;
         let options = self.options;
+        self.run(move || render(&upload, &options)).await
+    }
+
+    /// `variant` of the derived size in `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`], and those of [`Variant::render`].
+    pub async fn variant(
+        &self,
+        variant: Variant,
+        media_type: MediaType,
+        source: Bytes,
+    ) -> Result<(MediaType, Bytes)> {
+        let quality = self.options.jpeg_quality;
+        self.run(move || variant.render(&source, media_type, quality)).await
+    }
+
+    /// Runs `work` on a thread of the pool. It keeps its place there until it ends,
+    /// also where nobody waits for it any more.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let busy = || Error::Busy { what: "photos", retry_after: Duration::from_secs(1) };
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy())?;
+        let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| Error::Closing)?;
         let started = Instant::now();
-        let work = tokio::task::spawn_blocking(move || render(&upload, &options));
+        let work = tokio::task::spawn_blocking(move || {
+            let _held = (place, thread);
+            work()
+        });
         let rendered = work.await.unwrap_or_else(|panic| {
             // A decoder met bytes that its authors did not think of.
             tracing::error!(%panic, "an image made its decoder panic");

@@ -17,6 +17,8 @@
 //! - [`photo_id`], [`media_type`], [`photo`]: what a photo is called and what is
 //!   known of it.
 //! - [`imaging`]: from an upload to the sizes of a photo.
+//! - [`variants`]: those of them that were made lately; [`signature`]: URLs that may ask
+//!   for any.
 //! - [`tables`]: the Bigtable tables that the service keeps; [`directory`]: which
 //!   photos there are, in two of them.
 //! - [`chunk`]: bytes of any length as immutable chunks; [`blob`]: names that point to
@@ -62,12 +64,14 @@ pub mod recovery;
 mod scanner;
 pub mod scrub;
 pub mod service;
+pub mod signature;
 pub mod store;
 pub mod stores;
 pub mod superblock;
 pub mod tables;
 pub mod upload_key;
 pub mod url;
+pub mod variants;
 pub mod volume;
 mod volume_core;
 mod volume_file;

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::imaging::variant::Variant;
 use crate::logical::ReplicaOptions;
 use crate::needle::DATA_BYTES_MAX;
 use crate::photo_id::PhotoSize;
+use crate::signature::KEY_BYTES_MIN;
 use crate::stores::client::check_address;
 use crate::stores::identity::Labels;
 
@@ -103,6 +105,14 @@ pub struct HaystackOptions {
     pub derived_edges_px: [u32; PhotoSize::DERIVED.len()],
     /// Quality of derived JPEG images, 1 to 100.
     pub jpeg_quality: u8,
+    /// Bytes of variants kept in memory, 0 to 64 GiB.
+    pub variant_cache_bytes_max: u64,
+    /// Variants that need no signature.
+    pub variants_listed: Vec<Variant>,
+    /// Keys that sign URLs, 16 bytes at least, 16 keys at most: all verify.
+    pub signing_keys: Vec<Vec<u8>>,
+    /// Photos and blobs are read by signed URLs only; lists of them stay open.
+    pub signed_only: bool,
     /// Stores originals byte for byte, with the place they were taken at.
     pub originals_untouched: bool,
     /// Photos decoded and resized at once, 1 to 256.
@@ -145,6 +155,10 @@ impl Default for HaystackOptions {
             form_photo_count_max: 100,
             derived_edges_px: [2048, 1024, 512, 160],
             jpeg_quality: 85,
+            variant_cache_bytes_max: 64 << 20,
+            variants_listed: Vec::new(),
+            signing_keys: Vec::new(),
+            signed_only: false,
             originals_untouched: false,
             imaging_thread_count: std::thread::available_parallelism().map_or(1, usize::from).min(256),
             imaging_queue_max: 64,
@@ -184,6 +198,11 @@ impl HaystackOptions {
             return Err(Error::BadOption { option: "derived_edges_px", found, range: "falling" });
         }
         within("jpeg_quality", self.jpeg_quality, 1..=100, "1 to 100")?;
+        within("variant_cache_bytes_max", self.variant_cache_bytes_max, 0..=64 << 30, "0 to 64 GiB")?;
+        within("signing_keys", self.signing_keys.len(), 0..=16, "at most 16 keys")?;
+        for key in &self.signing_keys {
+            within("signing_keys", key.len(), KEY_BYTES_MIN..=1 << 10, "keys of 16 to 1024 bytes")?;
+        }
         within("imaging_thread_count", self.imaging_thread_count, 1..=256, "1 to 256")?;
         within("imaging_queue_max", self.imaging_queue_max, 0..=10_000, "0 to 10000")?;
         let in_flight = self.photo_bytes_max..=64 << 30;

@@ -17,6 +17,7 @@ use crate::compaction::Compacted;
 use crate::directory::Directory;
 use crate::error::Result;
 use crate::http;
+use crate::imaging::variant::Variant;
 use crate::imaging::{Imaging, ImagingOptions, Rendition};
 use crate::in_flight::InFlight;
 use crate::logical::LogicalVolumes;
@@ -30,6 +31,7 @@ use crate::scrub::Scrubbed;
 use crate::store::{Deleted, StoreOptions, Surroundings, VolumeStats};
 use crate::tables::Tables;
 use crate::upload_key::UploadKeys;
+use crate::variants::{RenderedVariant, Variants};
 use crate::volume::{StoredNeedle, VolumeOptions};
 
 /// Time between two updates of the gauges.
@@ -56,6 +58,7 @@ struct Inner {
     options: HaystackOptions,
     store: PhotoStore,
     imaging: Imaging,
+    variants: Variants,
     tables: Arc<Tables>,
     directory: Directory,
     blobs: Blobs,
@@ -114,11 +117,13 @@ impl Haystack {
         };
         let in_flight = |what, bytes_max| InFlight::new(what, bytes_max, options.body_timeout);
         let tables = Arc::new(Tables::new(rows));
+        let variants = Variants::new(imaging.clone(), options.variant_cache_bytes_max);
         let inner = Inner {
             uploads_in_flight: in_flight("uploads", options.body_bytes_in_flight_max),
             answers_in_flight: in_flight("answers", options.answer_bytes_in_flight_max),
             options,
             store,
+            variants,
             imaging,
             directory: Directory::new(Arc::clone(&tables)),
             blobs: Blobs::new(Arc::clone(&tables)),
@@ -198,6 +203,25 @@ impl Haystack {
     /// As [`Store::read`](crate::store::Store::read) and [`LogicalVolumes::read`].
     pub async fn read(&self, id: &PhotoId, size: PhotoSize) -> Result<Option<StoredNeedle>> {
         self.inner.store.read(id, size).await
+    }
+
+    /// `variant` of the photo `id`; none if there is no such photo.
+    ///
+    /// # Errors
+    ///
+    /// As [`Haystack::read`], and [`crate::Error::Busy`] where too many are being made.
+    pub async fn variant(&self, id: &PhotoId, variant: Variant) -> Result<Option<RenderedVariant>> {
+        // The smallest size tells whether the photo is still there, and whether the cookie is right.
+        let Some(thumb) = self.read(id, PhotoSize::Thumb).await? else { return Ok(None) };
+        let size = variant.source(self.inner.options.derived_edges_px);
+        let source = async {
+            let needle = match size {
+                PhotoSize::Thumb => thumb,
+                size => self.read(id, size).await?.unwrap_or(thumb),
+            };
+            Ok((needle.media_type, needle.data))
+        };
+        self.inner.variants.get(id, variant, source).await.map(Some)
     }
 
     /// Makes the sizes of the image in `upload` and stores them: a photo, but

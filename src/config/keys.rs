@@ -4,6 +4,7 @@ use cluster::telemetry::{EventFormat, check_filter};
 use haystack::stores::identity::BadLabels;
 
 use super::Config;
+use super::photo_values::{shown_signing_keys, shown_variants, signing_keys, variants};
 use super::values::{
     address, addresses, boolean, bytes, count, instance, mode, origin, path, shown_bytes, shown_path, span,
 };
@@ -120,6 +121,30 @@ pub(crate) const KEYS: &[Key] = &[
             bytes(text, 64 << 20, 64 << 30).map(|value| config.photo_bodies_bytes_max = value)
         },
         show: |config| shown_bytes(config.photo_bodies_bytes_max),
+    },
+    Key {
+        name: "photos.variants",
+        about: "variants of photos that need no signature, such as: w=320&fm=auto, w=200&h=200&fit=cover",
+        set: |config, text| variants(text).map(|value| config.photo_variants = value),
+        show: |config| shown_variants(&config.photo_variants),
+    },
+    Key {
+        name: "photos.variant_cache",
+        about: "memory for variants that were made lately",
+        set: |config, text| bytes(text, 0, 64 << 30).map(|value| config.variant_cache_bytes = value),
+        show: |config| shown_bytes(config.variant_cache_bytes),
+    },
+    Key {
+        name: "photos.signing_keys",
+        about: "keys of signed URLs, separated by commas: all verify, the first signs; 16 characters at least",
+        set: |config, text| signing_keys(text).map(|value| config.signing_keys = value),
+        show: |config| shown_signing_keys(&config.signing_keys),
+    },
+    Key {
+        name: "photos.signed_only",
+        about: "read photos and blobs by signed URLs only; lists of them stay open",
+        set: |config, text| boolean(text).map(|value| config.signed_only = value),
+        show: |config| config.signed_only.to_string(),
     },
     Key {
         name: "photos.pixels_max",

@@ -57,6 +57,11 @@ fn samples(target: &str) -> Vec<Vec<u8>> {
             b"\x03GIF89a\x01\0\x01\0".to_vec(),
         ],
         "index_file" => vec![include_bytes!("../../tests/golden/index_file.bin")[32..].to_vec()],
+        "multipart" => vec![
+            b"\x05--B\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\none\r\n--\r\n--B--\r\n".to_vec(),
+            b"\x40--B\r\ncontent-disposition: form-data; name=b; filename*=UTF-8''x%20y.jpg\r\n\r\n\r\n\r\n--B\r\n\
+              Content-Disposition: form-data; name=\"c\"; filename=\"\\\"\"\r\n\r\n\r\n--B--".to_vec(),
+        ],
         "needle" => {
             vec![include_bytes!("../../tests/golden/needle.bin").to_vec(), encoded(0, true, false, 5)]
         }

@@ -1,5 +1,6 @@
 //! `GET` and `HEAD` of photos: one read of the volume, no table.
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
     LAST_MODIFIED, VARY,
@@ -8,10 +9,11 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::answer::{Answer, AnswerBody, Refusal, empty, json};
 use super::conditional::{Selection, Validators};
+use crate::media_type::MediaType;
 use crate::photo_id::{PhotoId, PhotoSize};
 use crate::service::Haystack;
 
-const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 pub(super) const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// Answers with `size` of the photo called `id`.
@@ -28,13 +30,29 @@ pub async fn get(
     let id = PhotoId::decode(id.as_bytes()).map_err(|_| Refusal::not_found())?;
     let needle = service.read(&id, size).await?.ok_or_else(Refusal::not_found)?;
     let validators = Validators::new(needle.checksum, needle.data.len(), id.key.uploaded_ms());
+    answer(service, needle.media_type, needle.data, &validators, headers)
+}
+
+/// The answer to a read of `data`, which never changes: all of it, a range, or
+/// that the client has it.
+///
+/// # Errors
+///
+/// 503 where too many large answers are under way.
+pub(super) fn answer(
+    service: &Haystack,
+    media_type: MediaType,
+    data: Bytes,
+    validators: &Validators,
+    headers: &HeaderMap,
+) -> Result<Answer, Refusal> {
     if validators.not_modified(headers) {
         let mut answer = empty(StatusCode::NOT_MODIFIED);
-        set_validators(answer.headers_mut(), &validators);
+        set_validators(answer.headers_mut(), validators);
         return Ok(answer);
     }
-    let length = needle.data.len();
-    let data = service.answers_in_flight().hold(needle.data)?;
+    let length = data.len();
+    let data = service.answers_in_flight().hold(data)?;
     let mut answer = match validators.range(headers, length) {
         Selection::All => Response::new(AnswerBody::whole(data)),
         Selection::Part(range) => {
@@ -49,10 +67,10 @@ pub async fn get(
         }
     };
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(needle.media_type.content_type()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type.content_type()));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    set_validators(headers, &validators);
+    set_validators(headers, validators);
     Ok(answer)
 }
 

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 
 use cluster::{Door, Shutdown};
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,7 +15,7 @@ use super::answer::{Answer, Refusal, empty};
 use super::body::UploadBody;
 use super::page::query_parameter;
 use super::stall::StallGuard;
-use super::{album, batch, blob, download, gallery, tus, upload};
+use super::{album, batch, blob, download, gallery, tus, upload, variant};
 use crate::photo_id::{PhotoId, PhotoSize};
 use crate::service::Haystack;
 use crate::store::Deleted;
@@ -72,15 +72,12 @@ async fn route(service: &Haystack, request: Request<Incoming>) -> Result<Answer,
     let (collection, rest) = split_path(path);
     match (collection, rest) {
         ("photos", Some("delete")) if method == Method::POST => batch::delete(service, body()).await,
+        ("photos", Some(photo)) if reads => read_photo(service, photo, &head.uri, headers).await,
         ("photos", Some(photo)) => match photo.split_once('/') {
-            Some((id, size)) => {
-                let size = PhotoSize::named(size).ok_or_else(no_such_size)?;
-                if !reads {
-                    return Err(Refusal::method("GET, HEAD"));
-                }
-                download::get(service, id, size, headers).await
+            Some((_, size)) => {
+                PhotoSize::named(size).ok_or_else(no_such_size)?;
+                Err(Refusal::method("GET, HEAD"))
             }
-            None if reads => download::get_or_describe(service, photo, headers).await,
             None if method == Method::DELETE => delete(service, photo).await,
             None => Err(Refusal::method("GET, HEAD, DELETE")),
         },
@@ -90,7 +87,12 @@ async fn route(service: &Haystack, request: Request<Incoming>) -> Result<Answer,
         }
         ("photos", None) if reads => album::list_photos(service, query).await,
         ("photos", None) => Err(Refusal::method("GET, HEAD, POST")),
-        ("blobs", Some(name)) if reads => blob::get(service, name, method, headers).await,
+        ("blobs", Some(name)) if reads => {
+            let expires_s = variant::check_signature(service, &head.uri)?;
+            let mut answer = blob::get(service, name, method, headers).await?;
+            variant::limit_caching(service, &mut answer, expires_s);
+            Ok(answer)
+        }
         ("blobs", Some(name)) if method == Method::PUT => blob::put(service, name, headers, body()).await,
         ("blobs", Some(name)) if method == Method::DELETE => blob::delete(service, name, headers).await,
         ("blobs", Some(_)) => Err(Refusal::method("GET, HEAD, PUT, DELETE")),
@@ -118,6 +120,26 @@ fn split_path(path: &str) -> (&str, Option<&str>) {
         Some((collection, rest)) => (collection, Some(rest)),
         None => (path, None),
     }
+}
+
+/// Answers a read of a photo: `{id}/{size}`, or `{id}` and the variant that its query asks for.
+async fn read_photo(
+    service: &Haystack,
+    photo: &str,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Answer, Refusal> {
+    let expires_s = variant::check_signature(service, uri)?;
+    let mut answer = if let Some((id, size)) = photo.split_once('/') {
+        let size = PhotoSize::named(size).ok_or_else(no_such_size)?;
+        download::get(service, id, size, headers).await?
+    } else if let Some(variant) = variant::asked(service, uri.query(), expires_s.is_some())? {
+        variant::get(service, photo, variant, headers).await?
+    } else {
+        download::get_or_describe(service, photo, headers).await?
+    };
+    variant::limit_caching(service, &mut answer, expires_s);
+    Ok(answer)
 }
 
 async fn delete(service: &Haystack, id: &str) -> Result<Answer, Refusal> {

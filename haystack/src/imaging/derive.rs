@@ -64,7 +64,12 @@ fn fit(width: u32, height: u32, edge: u32) -> (u32, u32) {
     (scale(width), scale(height))
 }
 
-fn resize(resizer: &mut Resizer, pixels: &DynamicImage, width: u32, height: u32) -> Result<DynamicImage> {
+pub(super) fn resize(
+    resizer: &mut Resizer,
+    pixels: &DynamicImage,
+    width: u32,
+    height: u32,
+) -> Result<DynamicImage> {
     let resized = match pixels {
         DynamicImage::ImageLuma8(_) => resized_bytes::<U8>(resizer, pixels, width, height)
             .map(|bytes| GrayImage::from_raw(width, height, bytes).map(DynamicImage::ImageLuma8)),
@@ -94,7 +99,11 @@ fn resized_bytes<P: PixelTrait>(
     Ok(bytes)
 }
 
-fn encode(pixels: &DynamicImage, icc_profile: Option<&[u8]>, quality: u8) -> Result<(MediaType, Bytes)> {
+pub(super) fn encode(
+    pixels: &DynamicImage,
+    icc_profile: Option<&[u8]>,
+    quality: u8,
+) -> Result<(MediaType, Bytes)> {
     let mut data = Vec::with_capacity(pixels.as_bytes().len() / 8);
     if let DynamicImage::ImageRgba8(rgba) = pixels {
         let mut encoder = PngEncoder::new(&mut data);
@@ -119,7 +128,7 @@ fn encode(pixels: &DynamicImage, icc_profile: Option<&[u8]>, quality: u8) -> Res
     Ok((MediaType::Jpeg, data.into()))
 }
 
-fn unencodable(error: &dyn std::fmt::Display) -> Error {
+pub(super) fn unencodable(error: &dyn std::fmt::Display) -> Error {
     Error::DamagedImage { format: "decoded", found: error.to_string() }
 }
 

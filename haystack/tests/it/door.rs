@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::{Door, DoorOptions, Shutdown};
+use haystack::imaging::variant::Variant;
+use haystack::signature::sign;
 use haystack::{Haystack, HaystackOptions};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
@@ -425,4 +427,67 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     while server.shutdown.running_count() > idle {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Options with keys and listed variants, and a key.
+fn signing() -> (HaystackOptions, &'static [u8]) {
+    let listed = ["w=100&h=60&fit=cover", "w=64&fm=auto"];
+    let options = HaystackOptions {
+        variants_listed: listed.map(|name| Variant::parse(name).unwrap().unwrap()).to_vec(),
+        signing_keys: vec![b"a key of this test".to_vec()],
+        ..HaystackOptions::default()
+    };
+    (options, b"a key of this test")
+}
+
+#[tokio::test]
+async fn variants_are_listed_or_signed() {
+    let (options, key) = signing();
+    let server = Server::start(RowTable::default(), options).await;
+    server.wait_until_ready().await;
+    let url = server.upload(&photo(400, 300)).await["url"].as_str().unwrap().to_owned();
+    let listed = server.get(&format!("{url}?fit=cover&h=60&w=100")).await;
+    assert_eq!(
+        (listed.status, listed.header("content-type"), listed.header("vary")),
+        (200, "image/jpeg", "")
+    );
+    let image = image::load_from_memory(&listed.body).unwrap();
+    assert_eq!((image.width(), image.height()), (100, 60));
+    let tag = listed.header("etag");
+    let again =
+        server.send("GET", &format!("{url}?w=100&h=60&fit=cover"), &[("if-none-match", tag)], b"").await;
+    assert_eq!(again.status, 304);
+    server.get(&format!("{url}?w=101")).await.assert_refused(403, "variant_not_listed");
+    server.get(&format!("{url}?w=0")).await.assert_refused(400, "bad_variant");
+    server.get(&format!("{url}?w=64&fm=avif")).await.assert_refused(400, "bad_variant");
+    let auto = server.send("GET", &format!("{url}?w=64&fm=auto"), &[("accept", "image/webp,*/*")], b"").await;
+    assert_eq!(
+        (auto.status, auto.header("vary"), auto.header("content-type")),
+        (200, "accept", "image/jpeg")
+    );
+    let signed = sign(&format!("{url}?w=101&fm=webp"), u64::MAX / 2, key);
+    let webp = server.get(&signed).await;
+    assert_eq!((webp.status, webp.header("content-type")), (200, "image/webp"));
+    assert!(webp.header("cache-control").starts_with("private, max-age="));
+    assert_eq!(image::load_from_memory(&webp.body).unwrap().width(), 101);
+    server.get(&signed.replace("w=101", "w=102")).await.assert_refused(403, "bad_signature");
+    server.get(&sign(&format!("{url}?w=101"), 1000, key)).await.assert_refused(403, "expired");
+    assert_eq!(server.send("DELETE", &url, &[], b"").await.status, 204);
+    server.get(&signed).await.assert_refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn where_reading_needs_a_signature_nothing_is_read_without() {
+    let (options, key) = signing();
+    let server = Server::start(RowTable::default(), HaystackOptions { signed_only: true, ..options }).await;
+    server.wait_until_ready().await;
+    let url = server.upload(&photo(40, 30)).await["url"].as_str().unwrap().to_owned();
+    server.put("b", &[], b"secret").await;
+    for path in [url.as_str(), &format!("{url}/thumb"), &format!("{url}?w=64&fm=auto"), "/blobs/b"] {
+        server.get(path).await.assert_refused(403, "unsigned");
+        assert_eq!(server.get(&sign(path, u64::MAX / 2, key)).await.status, 200, "{path}");
+    }
+    // A name may point to other bytes tomorrow, signed or not.
+    let blob = server.get(&sign("/blobs/b", u64::MAX / 2, key)).await;
+    assert_eq!(blob.header("cache-control"), "private, no-cache");
 }
