@@ -13,7 +13,7 @@ from google.cloud.bigtable_v2 import BigtableClient, types
 from google.cloud.bigtable_v2.services.bigtable.transports import BigtableGrpcTransport
 
 from conftest import create_table, table_admin
-from pictures import jpeg, noise
+from pictures import encode, noise
 
 DISK_BYTES = 192 << 20
 # A restart writes what its log holds to tables before it lets go of the log.
@@ -99,7 +99,7 @@ def test_photos_are_turned_away_while_reads_and_deletes_go_on(new_server, disk):
     server = new_server(data_dir=disk / "data").start()
 
     def upload():
-        data = jpeg(noise(64, 48))
+        data = encode(noise(64, 48), "JPEG")
         return requests.post(server.url("photos", "/photos"), data=data, headers={"Content-Type": "image/jpeg"})
 
     def read(photo):

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from hayloft import Hayloft, binary, clean_environment
-from pictures import jpeg, noise
+from pictures import encode, noise
 
 PHOTOS = 12
 
@@ -40,7 +40,7 @@ def shown(server):
 
 
 def upload(server, number):
-    picture = jpeg(noise(120 + number, 90))
+    picture = encode(noise(120 + number, 90), "JPEG")
     answer = requests.post(server.url("photos", "/photos"), data=picture, headers={"Content-Type": "image/jpeg"})
     assert answer.status_code == 201, answer.text
     return answer.json()["id"]
@@ -112,7 +112,7 @@ def test_a_damaged_photo_is_found_by_scrub_and_by_inspect(home):
     code, out, err = run("inspect", "volume", volume, "--verify", "--needles")
     assert code == 1 and "DAMAGED" in out and "64" in err
     code, out, _ = run("inspect", "index", volume.with_suffix(".index"), "--needles")
-    assert code == 0 and out.count("thumb") == 3
+    assert code == 0 and out.count("original") == 3
     server.start()
 
 
