@@ -107,7 +107,7 @@ impl<'a> ChunkWriter<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`], and those of [`Haystack::append_chunk`]. [`ChunkWriter::chunks`] are stored.
+    /// [`Error::Busy`], and those of storing a chunk. [`ChunkWriter::chunks`] are stored.
     pub async fn push(&mut self, mut piece: Bytes) -> Result<()> {
         while !piece.is_empty() {
             if self.room.is_none() {
@@ -140,7 +140,7 @@ impl<'a> ChunkWriter<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`Haystack::append_chunk`]; what was held is lost.
+    /// Those of storing a chunk; what was held is lost.
     pub async fn flush(&mut self) -> Result<()> {
         let only = std::mem::take(&mut self.only);
         let data = if only.is_empty() { std::mem::take(&mut self.joined).into() } else { only };
