@@ -42,7 +42,7 @@ impl Random {
 
     /// One below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
     fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
@@ -94,7 +94,7 @@ fn mutation(random: &mut Random) -> Kind {
             family_name: random.pick(&FAMILIES[..3]).to_owned(),
             column_qualifier,
             timestamp_micros,
-            value: vec![b'a' + random.below(4) as u8; random.below(40)].into(),
+            value: vec![b"abcd"[random.below(4)]; random.below(40)].into(),
         }),
         6..=8 => {
             let value = |kind| Some(Value { r#type: None, kind: Some(kind) });
@@ -140,7 +140,7 @@ pub fn filter(random: &mut Random, depth: usize) -> RowFilter {
 }
 
 fn leaf(random: &mut Random, kind: usize) -> Filter {
-    let count = random.below(4) as i32;
+    let count = [0, 1, 2, 3][random.below(4)];
     match kind {
         0 | 1 => Filter::FamilyNameRegexFilter(random.pick(&["f", "g|sum", ".*m", "h", "x"]).to_owned()),
         2 => Filter::ColumnQualifierRegexFilter(
