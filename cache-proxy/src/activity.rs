@@ -1,6 +1,6 @@
 //! What a cache is asked for most: hot keys, and hit rates by prefix.
 //!
-//! One request in [`SAMPLE_EVERY`] is looked at, so that the others pay for a
+//! One request in `SAMPLE_EVERY` is looked at, so that the others pay for a
 //! counter of their own connection and nothing else. Hot keys are counted by
 //! Space-Saving (Metwally, Agrawal and El Abbadi, "Efficient computation of
 //! frequent and top-k elements in data streams", ICDT 2005): a key that is not

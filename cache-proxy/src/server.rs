@@ -5,9 +5,9 @@
 //! while a client leaves its answers unread. When the process stops, a
 //! connection finishes the commands it has and closes.
 //!
-//! - [`conversation`]: one connection, whatever it runs over;
-//! - [`unix`], [`udp`], [`tls`]: what else than TCP that may be;
-//! - [`metrics`]: what is published.
+//! - `conversation`: one connection, whatever it runs over;
+//! - `unix`, `udp`, `tls`: what else than TCP that may be;
+//! - `metrics`: what is published.
 
 mod conversation;
 mod metrics;
@@ -57,7 +57,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`](crate::Error::Option): an option is out of its range.
+    /// [`Error::Option`]: an option is out of its range.
     pub fn new(options: CacheOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         options.check()?;
         let shared = SharedState::new(options, rand::random(), clock.now_s());
