@@ -96,17 +96,17 @@ fn show(
         number("eviction_age_seconds"),
         rate("expired"),
     )?;
+    let count = |of: &Value| of.as_u64().unwrap_or_default();
     writeln!(out, "\n{:>12}  {:>12}  HOT KEY", "REQUESTS", "ERROR")?;
     for hot in now["hot_keys"].as_array().into_iter().flatten().take(line_count) {
         let key = hot["key"].as_str().unwrap_or_default();
-        writeln!(out, "{:>12}  {:>12}  {key}", hot["requests"], hot["error"])?;
+        writeln!(out, "{:>12}  {:>12}  {key}", count(&hot["requests"]), count(&hot["error"]))?;
     }
     writeln!(out, "\n{:>12}  {:>12}  PREFIX", "GETS", "HITS")?;
     for prefix in now["prefixes"].as_array().into_iter().flatten().take(line_count) {
-        let hits =
-            percent(prefix["hits"].as_u64().unwrap_or_default(), prefix["gets"].as_u64().unwrap_or_default());
+        let hits = percent(count(&prefix["hits"]), count(&prefix["gets"]));
         let name = prefix["prefix"].as_str().unwrap_or_default();
-        writeln!(out, "{:>12}  {hits:>12}  {name}", prefix["gets"])?;
+        writeln!(out, "{:>12}  {hits:>12}  {name}", count(&prefix["gets"]))?;
     }
     Ok(())
 }
