@@ -322,6 +322,12 @@ async fn bad_parts_are_refused_and_change_nothing() {
     assert_eq!(needle_count(&server), 1);
 }
 
+/// How much of an upload the server says it has.
+async fn offset_of(server: &Server, path: &str) -> usize {
+    let head = server.send("HEAD", path, &[TUS], b"").await;
+    head.header("upload-offset").parse().unwrap()
+}
+
 #[tokio::test]
 async fn what_arrived_of_a_part_that_broke_off_is_kept() {
     let server = Server::ready().await;
@@ -337,14 +343,13 @@ async fn what_arrived_of_a_part_that_broke_off_is_kept() {
     stream.write_all(&content[..MIB + 1000]).await.unwrap();
     stream.shutdown().await.unwrap();
     drop(stream);
-    let offset = loop {
-        let head = server.send("HEAD", &path, &[TUS], b"").await;
-        let offset: usize = head.header("upload-offset").parse().unwrap();
-        let free = server.send("PATCH", &path, &[TUS, PART, ("upload-offset", "99")], b"").await;
-        if free.status != 423 && offset > 0 {
-            break offset;
-        }
-    };
+    // Something was taken of the part, and then nobody is at it any more.
+    while offset_of(&server, &path).await == 0
+        || server.send("PATCH", &path, &[TUS, PART, ("upload-offset", "99")], b"").await.status == 423
+    {
+        tokio::task::yield_now().await;
+    }
+    let offset = offset_of(&server, &path).await;
     assert_eq!(offset, MIB + 1000);
     let done = server
         .send("PATCH", &path, &[TUS, PART, ("upload-offset", &offset.to_string())], &content[offset..])
